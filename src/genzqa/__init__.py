@@ -1,0 +1,92 @@
+"""GenzQA: how good a photo looks, without a reference, the way people would say it.
+
+    >>> import genzqa
+    >>> scorer = genzqa.load()                     # doctest: +SKIP
+    >>> scorer.score("photo.jpg").score            # doctest: +SKIP
+    71.4
+
+Importing this package is cheap; torch and the model code load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from genzqa.errors import (
+        ConfigError,
+        CorruptInputError,
+        GenzqaError,
+        InputError,
+        InputNotFoundError,
+        InputTooLargeError,
+        InputUnreadableError,
+        ModelCorruptError,
+        ModelError,
+        ModelNotFoundError,
+        NotTrainedError,
+        OfflineError,
+        OutputError,
+        UnsupportedFormatError,
+    )
+    from genzqa.limits import Limits
+    from genzqa.model.genziqa import GenzIQA, Trace
+    from genzqa.notes import Note
+    from genzqa.result import FailedResult, ImageResult
+    from genzqa.scoring.scorer import Scorer, load
+
+_HOMES = {
+    **dict.fromkeys(
+        ("ConfigError", "CorruptInputError", "GenzqaError", "InputError", "InputNotFoundError", "InputTooLargeError",
+         "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
+         "OfflineError", "OutputError", "UnsupportedFormatError"),
+        "genzqa.errors",
+    ),
+    "Limits": "genzqa.limits",
+    "GenzIQA": "genzqa.model.genziqa",
+    "Trace": "genzqa.model.genziqa",
+    "Note": "genzqa.notes",
+    "FailedResult": "genzqa.result",
+    "ImageResult": "genzqa.result",
+    "Scorer": "genzqa.scoring.scorer",
+    "load": "genzqa.scoring.scorer",
+}  # fmt: skip
+
+__all__ = [
+    "ConfigError",
+    "CorruptInputError",
+    "FailedResult",
+    "GenzIQA",
+    "GenzqaError",
+    "ImageResult",
+    "InputError",
+    "InputNotFoundError",
+    "InputTooLargeError",
+    "InputUnreadableError",
+    "Limits",
+    "ModelCorruptError",
+    "ModelError",
+    "ModelNotFoundError",
+    "NotTrainedError",
+    "Note",
+    "OfflineError",
+    "OutputError",
+    "Scorer",
+    "Trace",
+    "UnsupportedFormatError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,157 @@
+"""Adapter folders: ``adapter.safetensors`` (what was trained) and ``config.json`` (everything else a score depends on)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from genzqa.errors import ModelCorruptError, ModelNotFoundError, NotTrainedError, OutputError
+from genzqa.files import write_atomically
+from genzqa.model.base import Base, load_base
+from genzqa.model.config import ScorerConfig, read_config
+from genzqa.model.genziqa import GenzIQA
+from genzqa.model.lora import load_lora, lora_parameters
+from genzqa.model.names import ModelName, parse_name
+from genzqa.model.registry import embedded_folder
+
+WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class LoadedScorer:
+    """A model ready to score, with what identifies it in results."""
+
+    model: GenzIQA
+    config: ScorerConfig
+    name: str
+    weights_sha256: str
+    base_sha256: str
+
+
+def load_scorer(name: str, *, offline: bool = False) -> LoadedScorer:
+    """Load a trained scorer: an adapter folder or a registry name of kind "scorer", with its base.
+
+    Raises:
+        NotTrainedError: If the name is a base without trained parts.
+        ModelNotFoundError, ModelCorruptError, OfflineError, ConfigError: As `genzqa.errors` says.
+    """
+    folder = locate_adapter(parse_name(name))
+    config = read_config(folder / CONFIG)
+    weights, digest = _read_weights(folder / WEIGHTS)
+    base = load_base(_base_name(config.base, folder), offline=offline)
+    if config.base_sha256 and base.sha256 != config.base_sha256:
+        raise ModelCorruptError(
+            f"the base {config.base} is not the one this adapter was trained on (sha256 {base.sha256[:12]}, "
+            f"expected {config.base_sha256[:12]})",
+            subject=str(folder),
+            hint="fetch the base again, or train an adapter on this one",
+        )
+    model = build(base, config, weights)
+    return LoadedScorer(model.eval(), config, name, digest, base.sha256)
+
+
+def locate_adapter(name: ModelName) -> Path:
+    """The folder of an adapter.
+
+    Raises:
+        ModelNotFoundError: If there is no such folder.
+        NotTrainedError: If the name is that of a base.
+    """
+    untrained = NotTrainedError("this is a base without a trained adapter; a score of it would mean nothing",
+                                subject=name.value, hint="train an adapter on it, or use the embedded model `mini`")  # fmt: skip
+    if name.kind == "registry":
+        folder = embedded_folder(name.value)
+        if folder is None:
+            raise untrained
+        return folder / "adapter"
+    if name.kind != "local-dir":
+        raise untrained
+    folder = Path(name.value).expanduser()
+    if not folder.is_dir():
+        raise ModelNotFoundError("no such folder", subject=name.value)
+    if (folder / "model_index.json").exists() and not (folder / WEIGHTS).exists():
+        raise untrained
+    return folder
+
+
+def build(base: Base, config: ScorerConfig, weights: dict[str, Tensor]) -> GenzIQA:
+    """A model from its base and the trained tensors; trained parts require gradients, all else is frozen.
+
+    Raises:
+        ModelCorruptError: If a tensor is missing, unknown or of another shape.
+    """
+    model = GenzIQA(base, config)
+    model.requires_grad_(False)
+    load_lora(model.unet, weights, config.lora_rank)
+    wanted = {name: value for name, value in trained_parameters(model).items() if not name.startswith("lora.")}
+    given = {
+        name: value for name, value in weights.items() if not name.startswith(("lora.", "tqm."))
+    }  # tqm: video only
+    if set(wanted) != set(given):
+        odd = sorted(set(wanted) ^ set(given))[0]
+        state = "lacks" if odd in wanted else "holds an unknown"
+        raise ModelCorruptError(
+            f"the adapter {state} tensor {odd!r}", hint="its config and weights do not belong together"
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            if parameter.shape != given[name].shape:
+                raise ModelCorruptError(
+                    f"{name!r} has shape {tuple(given[name].shape)}, the base needs {tuple(parameter.shape)}"
+                )
+            parameter.copy_(given[name])
+    for parameter in trained_parameters(model).values():
+        parameter.requires_grad_(True)
+    return model
+
+
+def trained_parameters(model: GenzIQA) -> dict[str, torch.nn.Parameter]:
+    """Name in an adapter file -> the live parameter: ``context``, ``lora.*`` and, if learned, ``readout.*``."""
+    named = {"context": model.prompts.context, **lora_parameters(model.unet)}
+    if model.readout is not None:
+        named |= {f"readout.{name}": parameter for name, parameter in model.readout.named_parameters()}
+    return named
+
+
+def save_adapter(folder: Path, weights: dict[str, Tensor], config: ScorerConfig) -> None:
+    """Write an adapter folder; each file appears whole or not at all.
+
+    Raises:
+        OutputError: If the folder or a file cannot be written.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+        write_atomically(folder / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", subject=str(folder)) from None
+
+
+def _base_name(base: str, folder: Path) -> str:
+    """A relative ``local-dir:`` or ``file:`` base is meant from the adapter folder, so that the pair can be moved."""
+    name = parse_name(base)
+    if name.kind in ("local-dir", "file"):
+        path = Path(name.value).expanduser()
+        return f"{name.kind}:{path if path.is_absolute() else (folder / path).resolve()}"
+    return base
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        content = path.read_bytes()
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"no {WEIGHTS} here", subject=str(path.parent)) from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelCorruptError(f"cannot be read: {error}", subject=str(path), hint="fetch or train it again") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelCorruptError(f"tensor {name!r} holds NaN or infinity", subject=str(path))
+    return {name: tensor.float() for name, tensor in tensors.items()}, hashlib.sha256(content).hexdigest()

@@ -1,0 +1,230 @@
+"""Loading a base: the VAE, UNet, text encoder, tokenizer and noise schedule of a latent diffusion model.
+
+The libraries' own classes do the loading, from safetensors only and from local files only; what a download is, and when
+one is allowed, is `genzqa.model.hub`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
+from genzqa.model import hub
+from genzqa.model.checksums import check_recorded
+from genzqa.model.folder import base_sha256, combined_sha256, file_digests, read_layout
+from genzqa.model.names import ModelName, parse_name
+
+__all__ = ["Base", "base_sha256", "load_base", "locate_base"]
+
+# What the libraries raise on damaged weights and nonsensical configurations; MemoryError and interrupts pass through.
+LOADING_ERRORS = (
+    OSError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError, LookupError, ArithmeticError,
+    SafetensorError,
+)  # fmt: skip
+
+_CACHE_LINE = 64  # bytes; torch allocates on such boundaries
+
+# Saved by old versions of the libraries, or used for other tasks than ours; not having a place for them is no damage.
+_HARMLESS = ("position_ids", "text_projection.weight", "logit_scale")
+
+# The keys of a scheduler configuration that describe training; the rest is about sampling images, which we never do.
+_TRAINING_SCHEDULE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"
+)  # fmt: skip
+
+
+@dataclass
+class Base:
+    """A loaded latent diffusion model, frozen and in evaluation mode, on the CPU.
+
+    Attributes:
+        alphas_cumprod: abar of the noise schedule, (num_train_timesteps,) float32.
+        name: The spelling it was asked for by.
+        sha256: One digest of everything that decides a score; see `base_sha256`.
+        prediction_type: What the UNet predicts, ``epsilon`` or ``v_prediction``.
+        folder: Where the parts lie; None for a one-file checkpoint.
+    """
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    alphas_cumprod: torch.Tensor
+    name: str
+    sha256: str
+    prediction_type: str
+    folder: Path | None
+
+
+def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.float32) -> Base:
+    """Load a base by name, downloading it first when it is a hub model that is not here yet.
+
+    Args:
+        name: See `genzqa.model.names`.
+        offline: Never open a connection; also switched on by ``GENZQA_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``.
+        dtype: Of all weights. Half precision is for accelerators.
+
+    Raises:
+        ConfigError: The name is malformed.
+        ModelNotFoundError: Nothing there, or no source could be downloaded.
+        OfflineError: It would have to be downloaded, and that is not allowed.
+        ModelCorruptError: Incomplete, damaged, changed since it was recorded, or not of Stable Diffusion topology.
+    """
+    model = parse_name(name)
+    path = _locate(model, offline=offline)
+    if model.kind == "file":
+        from genzqa.model.single_file import load_single_file  # it assembles a Base, so it reads this module
+
+        return load_single_file(path, dtype=dtype)
+    layout = read_layout(path)
+    digests = file_digests(path, layout.files)
+    check_recorded(model, path, digests)
+    with loading(str(model)):
+        unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
+        vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
+        text = _load(CLIPTextModel, path, "text_encoder", variant=layout.variants["text_encoder"], dtype=dtype)
+        tokenizer = CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
+        return assemble(vae, unet, text, tokenizer, layout.scheduler, str(model), combined_sha256(digests), path)
+
+
+def locate_base(name: str, *, offline: bool = False) -> Path:
+    """The local folder (or one-file checkpoint) a name stands for, downloaded when needed and allowed.
+
+    Raises:
+        ConfigError, ModelNotFoundError, OfflineError: As `load_base`.
+    """
+    return _locate(parse_name(name), offline=offline)
+
+
+def _locate(model: ModelName, *, offline: bool) -> Path:
+    if model.kind in ("hf-hub", "registry"):
+        return hub.locate(model, offline=offline)
+    path = Path(model.value).expanduser()
+    if not path.exists():
+        raise ModelNotFoundError("no such file or folder", subject=str(model))
+    if model.kind == "local-dir" and not path.is_dir():
+        hint = (
+            f"write file:{model.value}"
+            if path.suffix == ".safetensors"
+            else "give the folder that contains unet and vae"
+        )
+        raise ConfigError("not a folder", subject=str(model), hint=hint)
+    if model.kind == "file" and not path.is_file():
+        hint = f"write local-dir:{model.value}" if path.is_dir() else ""
+        raise ConfigError("not a regular file", subject=str(model), hint=hint)
+    return path
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said, without its advice."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def loading(subject: str) -> Iterator[None]:
+    """Turn what the libraries raise into `ModelCorruptError`, and keep their progress bars and reports off stderr."""
+    bars = transformers_logging.is_progress_bar_enabled(), diffusers_logging.is_progress_bar_enabled()
+    levels = transformers_logging.get_verbosity(), diffusers_logging.get_verbosity()
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        raise ModelCorruptError(f"cannot be loaded: {first_line(error)}", subject=subject) from error
+    finally:
+        for logging, bar, level in zip((transformers_logging, diffusers_logging), bars, levels, strict=True):
+            logging.set_verbosity(level)
+            if bar:
+                logging.enable_progress_bar()
+
+
+def _load(component: type[Any], folder: Path, part: str, **options: Any) -> Any:
+    """One component through its own class; given the folder of the part, so that it is never taken for a repository.
+
+    Raises:
+        ModelCorruptError: Unreadable, or a weight is missing, left over or of another shape.
+    """
+    try:
+        model, info = component.from_pretrained(
+            str(folder / part), local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
+    except LOADING_ERRORS as error:
+        raise ModelCorruptError(f"the {part} cannot be loaded: {first_line(error)}", subject=str(folder)) from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        _refuse_keys(part, problem.removesuffix("_keys"), info[problem], str(folder))
+    return model
+
+
+def _refuse_keys(part: str, problem: str, keys: Iterable[Any], subject: str) -> None:
+    """Raise `ModelCorruptError` naming the first of the weights that did not find their place."""
+    matter = sorted(str(key) for key in keys if not str(key).endswith(_HARMLESS))
+    if matter:
+        first = ", ".join(matter[:3]) + (", ..." if len(matter) > 3 else "")
+        raise ModelCorruptError(f"{len(matter)} {problem} weights in the {part}: {first}", subject=subject)
+
+
+def assemble(
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    scheduler: Mapping[str, Any],
+    name: str,
+    sha256: str,
+    folder: Path | None,
+) -> Base:
+    """Freeze the loaded parts and compute the noise schedule.
+
+    Raises:
+        ModelCorruptError: The tokenizer has more tokens than the text encoder knows.
+    """
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        reason = f"the tokenizer has {len(tokenizer)} tokens, the text encoder knows {text_encoder.config.vocab_size}"
+        raise ModelCorruptError(reason, subject=name)
+    for module in (vae, unet, text_encoder):
+        module.eval().requires_grad_(False)
+        _align(module)
+    return Base(
+        vae=vae,
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        alphas_cumprod=training_schedule(scheduler),
+        name=name,
+        sha256=sha256,
+        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        folder=folder,
+    )
+
+
+def _align(module: torch.nn.Module) -> None:
+    """Copy weights out of the mapped file where they do not start on a cache line.
+
+    Where they start depends on the length of the file's header, and the CPU's matrix kernels sum in another order for
+    another alignment: the same weights in two files gave noise predictions 1e-5 (relative) apart.
+    """
+    for weight in [*module.parameters(), *module.buffers()]:
+        if weight.data_ptr() % _CACHE_LINE:
+            weight.data = weight.data.clone()
+
+
+def training_schedule(scheduler: Mapping[str, Any]) -> torch.Tensor:
+    """abar_t for every training timestep, (num_train_timesteps,) float32, by diffusers' own DDPM scheduler.
+
+    The sampler a repository names (PNDM, Euler) and its spacing do not matter: all are built on this one schedule.
+    """
+    known = {key: scheduler[key] for key in _TRAINING_SCHEDULE if scheduler.get(key) is not None}
+    alphas: torch.Tensor = DDPMScheduler(**known).alphas_cumprod
+    return alphas

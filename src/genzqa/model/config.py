@@ -1,0 +1,115 @@
+"""The written form of a scorer: ``config.json`` beside ``adapter.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genzqa.errors import ConfigError, ModelNotFoundError
+
+CONFIG_VERSION = 1
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preprocessing(_Strict):
+    """How a photo becomes the network's input; part of a scorer's identity."""
+
+    size: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    resize: Literal["bicubic-antialias"] = "bicubic-antialias"
+
+    @property
+    def name(self) -> str:
+        """As written in results, such as ``bicubic-antialias-512x512``."""
+        return f"{self.resize}-{self.size}x{self.size}"
+
+
+class Calibration(_Strict):
+    """From the raw score to 0..100, an interval and a percentile, fitted on held-out photos (see docs/score.md).
+
+    Attributes:
+        raw_knots, score_knots: A non-decreasing piecewise-linear map, raw -> 0..100.
+        interval_knots, interval_low, interval_high: Score -> offsets (points) to the 2.5 % and 97.5 % bounds.
+        reference_quantiles: Calibrated scores of the reference photos at 0, 1, .. 100 %.
+        source: Photos it was fitted on, and how many.
+    """
+
+    raw_knots: list[float]
+    score_knots: list[float]
+    interval_knots: list[float]
+    interval_low: list[float]
+    interval_high: list[float]
+    reference_quantiles: list[float]
+    source: str
+
+
+class ScorerConfig(_Strict):
+    """Everything a score depends on besides weights. Field names follow METHOD (paper Section 3.1).
+
+    Attributes:
+        base: Name of the base (``hf-hub:``, ``local-dir:``, ``file:`` or a registry name). A ``local-dir:`` path that
+            is not absolute is meant relative to the adapter folder.
+        base_sha256: Digest of the base's weights and configs; checked when the adapter is loaded.
+        timesteps: S, number of fixed timesteps: 1, 2, 4 or 8.
+        lse_temperature: lambda of the log-sum-exp.
+        use_bias: Whether b(t) is added.
+        resolution_invariant: Whether log N_p is corrected to its value at 512x512.
+        prompt_padding_mask: Whether the text encoder sees the tokenizer's padding mask.
+        readout: ``published`` (mean over layers) or ``learned`` (a small network; for small bases).
+        lora_rank: Rank of the LoRA in the adapter; 0 if the base itself was trained.
+        mos_range: Range of the training MOS, the unit of ``raw``.
+    """
+
+    version: Literal[1] = 1
+    name: str = "unnamed"
+    base: str
+    base_sha256: str = ""
+    preprocessing: Preprocessing = Preprocessing()
+    timesteps: Literal[1, 2, 4, 8] = 8
+    seed: Annotated[int, Field(ge=0)] = 0
+    lse_temperature: Annotated[float, Field(gt=0)] = 0.14
+    use_bias: bool = True
+    resolution_invariant: bool = True
+    prompt_padding_mask: bool = True
+    context_length: Positive = 16
+    lora_rank: Annotated[int, Field(ge=0)] = 4
+    readout: Literal["published", "learned"] = "published"
+    readout_width: Positive = 128
+    mos_range: tuple[float, float] = (0.0, 100.0)
+    calibration: Calibration | None = None
+    training_data: list[str] = []
+    licences: list[str] = []
+
+
+def read_config(path: Path) -> ScorerConfig:
+    """Read and check a ``config.json``.
+
+    Raises:
+        ModelNotFoundError: If there is none.
+        ConfigError: If it is not JSON, of another version, or a field is wrong; names the field.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ModelNotFoundError("no config.json here", subject=str(path.parent),
+                                 hint="an adapter folder holds config.json and adapter.safetensors") from None  # fmt: skip
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", subject=str(path)) from None
+    try:
+        values = json.loads(text)
+        if isinstance(values, dict) and values.get("version", CONFIG_VERSION) != CONFIG_VERSION:
+            raise ConfigError(f"version {values['version']!r} is not known to this release", subject=str(path),
+                              hint="upgrade genzqa")  # fmt: skip
+        return ScorerConfig.model_validate(values)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not valid JSON: {error}", subject=str(path)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"field {field!r}: {first['msg']}", subject=str(path)) from None

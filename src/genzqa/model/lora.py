@@ -1,0 +1,73 @@
+"""Low-rank updates of attention projections, by peft, and their plain names in an adapter file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from genzqa.errors import ModelCorruptError
+
+_ADAPTER = "genzqa"
+_PREFIX = "lora."
+_PARTS = {"down": "lora_A", "up": "lora_B"}
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def cross_attention_targets(paths: Iterable[str]) -> list[str]:
+    """The modules METHOD trains: q, k, v and out of every cross-attention layer."""
+    return [f"{path}.{projection}" for path in paths for projection in PROJECTIONS]
+
+
+def add_lora(unet: nn.Module, targets: Iterable[str], rank: int) -> None:
+    """Put rank-``rank`` LoRA (W + up @ down, no further scale) on the named modules; starts at no change.
+
+    Raises:
+        ModelCorruptError: If the UNet lacks a module.
+    """
+    names = sorted(set(targets))
+    present = {name for name, _ in unet.named_modules()}
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ModelCorruptError(f"the adapter belongs to another base: no layer {missing[0]!r}",
+                                hint="load it with the base it was trained on")  # fmt: skip
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0, bias="none")
+    inject_adapter_in_model(config, unet, adapter_name=_ADAPTER)
+
+
+def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """``lora.<module path>.down`` (rank, in) and ``.up`` (out, rank) -> the live parameter."""
+    found: dict[str, nn.Parameter] = {}
+    for name, module in unet.named_modules():
+        if hasattr(module, "lora_A") and _ADAPTER in module.lora_A:
+            for part, attribute in _PARTS.items():
+                holder: Any = getattr(module, attribute)
+                found[f"{_PREFIX}{name}.{part}"] = holder[_ADAPTER].weight
+    return found
+
+
+def load_lora(unet: nn.Module, weights: dict[str, Tensor], rank: int) -> None:
+    """Add LoRA for every ``lora.*`` entry of an adapter file and fill it.
+
+    Raises:
+        ModelCorruptError: If an entry is missing, has another shape, or fits no layer.
+    """
+    wanted = {name: value for name, value in weights.items() if name.startswith(_PREFIX)}
+    if not wanted:
+        return
+    add_lora(unet, {name.removeprefix(_PREFIX).rpartition(".")[0] for name in wanted}, rank)
+    parameters = lora_parameters(unet)
+    if set(parameters) != set(wanted):
+        odd = sorted(set(parameters) ^ set(wanted))[0]
+        raise ModelCorruptError(f"the adapter's LoRA is incomplete at {odd!r}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != wanted[name].shape:
+                raise ModelCorruptError(
+                    f"{name!r} has shape {tuple(wanted[name].shape)}, the base needs {tuple(parameter.shape)}",
+                    hint="load the adapter with the base it was trained on",
+                )
+            parameter.copy_(wanted[name])

@@ -1,0 +1,88 @@
+"""Convert trained parts in the formats of the method's research release into an adapter folder.
+
+The formats: ``pytorch_model.bin`` (LoRA of the UNet), ``coop_Model_state_dict.pth`` (prompt context), and for video
+``slowAttn.pth``, ``fastAttn.pth``, ``linearBlocks.pth``. They are the only pickles this package ever opens, with
+``torch.load(weights_only=True)``, which executes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genzqa.errors import ModelCorruptError, ModelNotFoundError
+from genzqa.model.adapter import build, save_adapter
+from genzqa.model.base import load_base
+from genzqa.model.config import ScorerConfig
+
+_LORA = re.compile(
+    r"(?P<layer>.+\.attn(?P<kind>[12]))\.processor\.(?P<projection>to_(?:q|k|v|out))_lora\.(?P<part>down|up)\.weight"
+)
+
+
+def import_reference(*, base: str, unet_lora: Path, context: Path, out: Path, slow: Path | None = None,
+                     fast: Path | None = None, linear: Path | None = None, offline: bool = False) -> ScorerConfig:  # fmt: skip
+    """Write ``out`` as an adapter folder on ``base`` and return its config.
+
+    Of the LoRA on self-attention layers (``attn1``) the research code applies the query's alone; the others are
+    dropped, so that the result is what that code computed.
+
+    Raises:
+        ModelNotFoundError, ModelCorruptError: If a file is missing, damaged, or does not fit the base.
+    """
+    weights = {"context": _context(context), **_lora(unet_lora)}
+    rank = next(value.shape[0] for name, value in weights.items() if name.endswith(".down"))
+    for path, kind in ((slow, "slow"), (fast, "fast"), (linear, "linear")):
+        if path is not None:
+            weights |= {f"tqm.{kind}.{name}": value for name, value in _tensors(path).items()}
+    loaded = load_base(base, offline=offline)
+    config = ScorerConfig(name=out.name, base=_portable(base), base_sha256=loaded.sha256, lora_rank=rank,
+                          context_length=len(weights["context"]), training_data=["imported; not stated"])  # fmt: skip
+    build(loaded, config, weights)  # refuses parts that do not fit, before anything is written
+    save_adapter(out, weights, config)
+    return config
+
+
+def _portable(base: str) -> str:
+    """Local names are stored absolute: the adapter folder may lie anywhere."""
+    kind, _, path = base.partition(":")
+    return f"{kind}:{Path(path).expanduser().resolve()}" if kind in ("local-dir", "file") else base
+
+
+def _lora(path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, value in _tensors(path).items():
+        match = _LORA.fullmatch(name)
+        if match is None:
+            raise ModelCorruptError(f"{name!r} is no LoRA weight", subject=str(path))
+        if match["kind"] == "1" and match["projection"] != "to_q":
+            continue
+        projection = "to_out.0" if match["projection"] == "to_out" else match["projection"]
+        found[f"lora.{match['layer']}.{projection}.{match['part']}"] = value
+    if not found:
+        raise ModelCorruptError("holds no LoRA weights", subject=str(path))
+    return found
+
+
+def _context(path: Path) -> Tensor:
+    value = _tensors(path).get("ctx")
+    if value is None or value.ndim != 2:
+        raise ModelCorruptError("holds no context `ctx` (length, width)", subject=str(path))
+    return value
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelNotFoundError("no such file", subject=str(path))
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader raises many kinds on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelCorruptError(f"not a file of plain tensors: {reason}", subject=str(path)) from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ModelCorruptError("not a dictionary of tensors", subject=str(path))
+    return {str(name): value.float() for name, value in loaded.items()}

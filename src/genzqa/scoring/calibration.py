@@ -1,0 +1,107 @@
+"""From the raw score to a number with a meaning: 0..100, a 95 % interval, a percentile (docs/score.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+
+from genzqa.model.config import Calibration
+
+Floats = npt.NDArray[np.float64]
+
+
+def calibrate(raw: float, calibration: Calibration) -> tuple[float, tuple[float, float], float]:
+    """Calibrated score 0..100, 95 % interval (low, high) within 0..100, percentile 0..100."""
+    score = float(np.interp(raw, calibration.raw_knots, calibration.score_knots))
+    low = score + float(np.interp(score, calibration.interval_knots, calibration.interval_low))
+    high = score + float(np.interp(score, calibration.interval_knots, calibration.interval_high))
+    reference = np.asarray(calibration.reference_quantiles)
+    percentile = float(np.interp(score, reference, np.linspace(0, 100, len(reference))))
+    return score, (max(0.0, low), min(100.0, high)), percentile
+
+
+def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 12, coverage: float = 0.95) -> Calibration:
+    """Fit on held-out photos: monotone map by isotonic regression, interval by split-conformal residual quantiles.
+
+    The photos are split in two by position: one half fits the map, the residuals of the other half, never seen by the
+    map, set the interval (Lei et al. 2018), so that coverage holds for new photos of the same kind.
+
+    Args:
+        raw: Raw scores ``(N,)``.
+        mos: Their MOS on the 0..100 scale ``(N,)``.
+        source: What the photos are, for the record.
+        knots: Number of knots of the monotone map.
+        coverage: Nominal coverage of the interval.
+    """
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    raw_knots, score_knots = _monotone_map(raw[first], mos[first], knots)
+    score = np.interp(raw[second], raw_knots, score_knots)
+    residual = mos[second] - score
+    centres, lows, highs = _residual_quantiles(score, residual, coverage)
+    every = np.interp(raw, raw_knots, score_knots)
+    quantiles = np.maximum.accumulate(np.quantile(every, np.linspace(0, 1, 101)))
+    return Calibration(
+        raw_knots=_rounded(raw_knots),
+        score_knots=_rounded(score_knots),
+        interval_knots=_rounded(centres),
+        interval_low=_rounded(lows),
+        interval_high=_rounded(highs),
+        reference_quantiles=_rounded(_strictly_increasing(quantiles)),
+        source=source,
+    )
+
+
+def _monotone_map(raw: Floats, mos: Floats, knots: int) -> tuple[Floats, Floats]:
+    """Isotonic fit averaged within equal-count bins, extended at both ends with the slope of the whole fit."""
+    order = np.argsort(raw)
+    fitted = isotonic_regression(mos[order]).x
+    bins = np.array_split(np.arange(len(raw)), knots)
+    x = np.array([raw[order][part].mean() for part in bins])
+    y = np.array([fitted[part].mean() for part in bins])
+    slope = max(0.2, float(np.polyfit(raw, mos, 1)[0]))
+    reach = 100.0
+    x = np.concatenate([[x[0] - reach], x, [x[-1] + reach]])
+    y = np.concatenate([[y[0] - slope * reach], y, [y[-1] + slope * reach]])
+    # a strictly rising map keeps the order of any two photos, which flat isotonic steps would lose
+    y = y + 1e-3 * (x - x.mean())
+    return _clip_to_scale(x, np.maximum.accumulate(y))
+
+
+def _clip_to_scale(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Cut the map where it leaves 0..100, so that interpolation stays inside the scale."""
+    ends = [float(np.interp(bound, y, x)) for bound in (0.0, 100.0)]
+    keep = (y > 0) & (y < 100)
+    return (
+        np.concatenate([[ends[0]], x[keep], [ends[1]]]),
+        np.concatenate([[0.0], y[keep], [100.0]]),
+    )
+
+
+def _residual_quantiles(score: Floats, residual: Floats, coverage: float) -> tuple[Floats, Floats, Floats]:
+    """Quantiles of the residual in overlapping windows along the score, with the finite-sample conformal correction."""
+    order = np.argsort(score)
+    count = len(order)
+    window = max(40, count // 3)
+    starts: Sequence[int] = sorted(
+        {min(int(s), max(0, count - window)) for s in np.linspace(0, max(0, count - window), 5)}
+    )
+    centres, lows, highs = [], [], []
+    for start in starts:
+        part = order[start : start + window]
+        tail = (1 - coverage) / 2
+        level = min(1.0, (1 - tail) * (len(part) + 1) / len(part))
+        centres.append(float(score[part].mean()))
+        lows.append(float(np.quantile(residual[part], 1 - level, method="lower")))
+        highs.append(float(np.quantile(residual[part], level, method="higher")))
+    return np.array(centres), np.array(lows), np.array(highs)
+
+
+def _strictly_increasing(values: Floats) -> Floats:
+    return np.asarray(values + np.arange(len(values)) * 1e-6)
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(float(value), 6) for value in values]

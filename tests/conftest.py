@@ -1,0 +1,82 @@
+"""Bases every test may read: built once per session from names and seeds, never changed in place."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFORMANCE = Path(__file__).parent / "conformance"
+
+
+@pytest.fixture(scope="session")
+def conformance_base(tmp_path_factory) -> Path:
+    """Stable Diffusion 2.1's topology at width 64, in diffusers layout, with ``reference/`` beside it."""
+    out = tmp_path_factory.mktemp("bases") / "conformance"
+    command = [sys.executable, str(CONFORMANCE / "build.py"), str(CONFORMANCE / "sd21-small"), str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def sd15_small_base(tmp_path_factory) -> Path:
+    """Stable Diffusion 1.5's topology: convolutional projections, 8 heads, quick GELU, padding with end-of-text."""
+    import torch
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    out = tmp_path_factory.mktemp("bases") / "sd15"
+    shutil.copytree(CONFORMANCE / "sd21-small" / "configs" / "tokenizer", out / "tokenizer")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = json.loads((out / "tokenizer" / name).read_text())
+        (out / "tokenizer" / name).write_text(json.dumps(settings | {"pad_token": "<|endoftext|>"}))
+    with torch.random.fork_rng():
+        torch.manual_seed(15)
+        down, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+        UNet2DConditionModel(
+            sample_size=64, block_out_channels=(32, 64, 64, 64), down_block_types=(down, down, down, "DownBlock2D"),
+            up_block_types=("UpBlock2D", up, up, up), attention_head_dim=8, cross_attention_dim=64,
+        ).save_pretrained(out / "unet")  # fmt: skip
+        AutoencoderKL(
+            block_out_channels=(16, 16, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, norm_num_groups=8, sample_size=512,
+        ).save_pretrained(out / "vae")  # fmt: skip
+        CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=540, hidden_size=64, intermediate_size=128, projection_dim=64, num_hidden_layers=2,
+                num_attention_heads=4, hidden_act="quick_gelu", bos_token_id=538, eos_token_id=539, pad_token_id=539,
+            )
+        ).save_pretrained(out / "text_encoder")  # fmt: skip
+    PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    ).save_pretrained(out / "scheduler")
+    return out
+
+
+@pytest.fixture
+def base_copy(sd15_small_base, tmp_path) -> Path:
+    """A base to damage. Files are links to the session's: replace them, do not write into them."""
+    return Path(shutil.copytree(sd15_small_base, tmp_path / "base", copy_function=os.link))
+
+
+@pytest.fixture(scope="session")
+def small_scorer(conformance_base, tmp_path_factory) -> Path:
+    """An adapter folder on the conformance base that can score: small, one timestep, with a made-up calibration."""
+    from genzqa.model.reference import import_reference
+
+    out = tmp_path_factory.mktemp("scorers") / "small"
+    reference = conformance_base / "reference"
+    import_reference(base=f"local-dir:{conformance_base}", unet_lora=reference / "pytorch_model.bin",
+                     context=reference / "coop_Model_state_dict.pth", out=out, offline=True)  # fmt: skip
+    config = json.loads((out / "config.json").read_text())
+    config["timesteps"] = 1
+    config["preprocessing"]["size"] = 128
+    config["calibration"] = {
+        "raw_knots": [-300, 300], "score_knots": [0, 100], "interval_knots": [0, 100], "interval_low": [-9, -9],
+        "interval_high": [9, 9], "reference_quantiles": [0, 25, 50, 75, 100], "source": "made up for tests",
+    }  # fmt: skip
+    (out / "config.json").write_text(json.dumps(config))
+    return out

@@ -1,0 +1,119 @@
+"""The figures of the model card, from the installed model: a split of BIQ2021, or the ladders over the Kodak photos.
+
+``python training/mini/evaluate.py --biq2021 DIR --cache DIR --split test --out results/biq2021-test.json``
+``python training/mini/evaluate.py --kodak DIR --out results/ladders.json``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+import genzqa
+from degradations import DEGRADATIONS
+from photos import open_biq2021
+
+Floats = npt.NDArray[np.float64]
+LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)
+RESAMPLES = 1000
+
+
+def logistic(x: Floats, top: float, bottom: float, centre: float, width: float) -> Floats:
+    """The four-parameter monotonic logistic of VQEG."""
+    return np.asarray((top - bottom) / (1 + np.exp(-(x - centre) / abs(width))) + bottom)
+
+
+def measures(score: Floats, mos: Floats) -> dict[str, float]:
+    """SRCC and KRCC on the scores themselves; PLCC and RMSE after the logistic fit."""
+    start = (mos.max(), mos.min(), float(np.mean(score)), float(np.std(score)) / 2)
+    fitted = logistic(score, *optimize.curve_fit(logistic, score, mos, p0=start, maxfev=20000)[0])
+    return {
+        "srcc": float(stats.spearmanr(score, mos).statistic),
+        "krcc": float(stats.kendalltau(score, mos).statistic),
+        "plcc": float(stats.pearsonr(fitted, mos).statistic),
+        "rmse": float(np.sqrt(np.mean((fitted - mos) ** 2))),
+    }
+
+
+def bootstrap(measure: Callable[[Floats, Floats], float], score: Floats, mos: Floats, seed: int = 0) -> list[float]:
+    """95 % percentile interval over resampled photos."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, len(score), len(score)) for _ in range(RESAMPLES)]
+    values = [measure(score[index], mos[index]) for index in drawn]
+    return [round(float(bound), 4) for bound in np.percentile(values, [2.5, 97.5])]
+
+
+def report(score: Floats, mos: Floats) -> dict[str, Any]:
+    found = {name: round(value, 4) for name, value in measures(score, mos).items()}
+    return {"photos": len(score), **found,
+            "srcc_95": bootstrap(lambda s, m: float(stats.spearmanr(s, m).statistic), score, mos),
+            "plcc_linear_95": bootstrap(lambda s, m: float(stats.pearsonr(s, m).statistic), score, mos)}  # fmt: skip
+
+
+def evaluate_biq2021(root: Path, cache: Path, split: str) -> dict[str, Any]:
+    photos = open_biq2021(root, cache, 500, 2406)
+    chosen = photos.indices(split)
+    scorer = genzqa.load()
+    results = [
+        one for one in scorer.score_many(photos.pixels[i] for i in chosen) if isinstance(one, genzqa.ImageResult)
+    ]
+    score, mos = np.array([one.score for one in results]), photos.mos[chosen].astype(np.float64)
+    bounds = np.array([one.interval for one in results])
+    subset = np.array([name[:4] for name in photos.name[chosen]])
+    return {
+        "split": split,
+        "all": report(score, mos),
+        "subsets": {str(name): report(score[subset == name], mos[subset == name]) for name in np.unique(subset)},
+        "interval_coverage": round(float(np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1]))), 4),
+        "interval_mean_width": round(float(np.mean(bounds[:, 1] - bounds[:, 0])), 2),
+        "seconds_per_photo": round(float(np.median([one.seconds for one in results])), 3),
+    }
+
+
+def evaluate_ladders(folder: Path) -> dict[str, Any]:
+    """Mean score over the photos at every step of every ladder; step 0 is the photo itself."""
+    scorer = genzqa.load()
+    photos = [genzqa_pixels(path) for path in sorted(folder.glob("*.png"))]
+    pristine = [scorer.score(photo).score for photo in photos]
+    table: dict[str, Any] = {}
+    for kind, degrade in DEGRADATIONS.items():
+        means = [float(np.mean(pristine))]
+        for strength in LADDER:
+            rng = np.random.default_rng(7)
+            means.append(float(np.mean([scorer.score(degrade(photo, strength, rng)).score for photo in photos])))
+        table[kind] = {"mean_score": [round(value, 2) for value in means], "falls": bool(np.all(np.diff(means) < 0))}
+    return {"photos": len(photos), "strengths": LADDER, "ladders": table}
+
+
+def genzqa_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    from genzqa.media.image import decode_image
+
+    return np.asarray(decode_image(path).pixels, np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--biq2021", type=Path)
+    parser.add_argument("--cache", type=Path, help="where train.py decoded the photos")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--kodak", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.biq2021:
+        found = evaluate_biq2021(arguments.biq2021, arguments.cache, arguments.split)
+    else:
+        found = evaluate_ladders(arguments.kodak)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""BIQ2021 as a memory map of pixels and a table of MOS, and the batches cut from it.
+
+The photos are 512x512 with MOS in 0..1 (Ahmed & Asif, J. Electron. Imaging 31(5) 053010, 2022). Scores here are 0..100.
+"""
+
+from __future__ import annotations
+
+import csv
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target
+
+SIDE = 512
+TABLES = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Pixels ``(N, 512, 512, 3) uint8`` (memory mapped), MOS 0..100 ``(N,)``, split and name of each photo."""
+
+    pixels: npt.NDArray[np.uint8]
+    mos: npt.NDArray[np.float32]
+    split: npt.NDArray[np.str_]
+    name: npt.NDArray[np.str_]
+
+    def indices(self, split: str) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.split == split)
+
+
+def open_biq2021(root: Path, cache: Path, validation: int, seed: int) -> Photos:
+    """Decode once into ``cache``; ``validation`` photos of the official training split are set aside by seed."""
+    rows = [
+        (row[0], float(row[1]), split)
+        for split, table in TABLES.items()
+        for row in list(csv.reader((root / table).open()))[1:]
+        if row and row[0]
+    ]
+    path = cache / "biq2021.npy"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _decode_all(root / "Images", [row[0] for row in rows], path)
+    split = np.array([row[2] for row in rows], dtype="U10")
+    train = np.flatnonzero(split == "train")
+    split[np.random.default_rng(seed).permutation(train)[:validation]] = "validation"
+    mos = np.array([100 * row[1] for row in rows], np.float32)
+    return Photos(np.load(path, mmap_mode="r"), mos, split, np.array([row[0] for row in rows]))
+
+
+def _decode_all(folder: Path, names: list[str], path: Path) -> None:
+    on_disk = {file.name.lower(): file for file in folder.iterdir()}  # one name differs in case
+    partial = path.with_suffix(".partial.npy")
+    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(names), SIDE, SIDE, 3))
+
+    def decode(index: int) -> None:
+        image = Image.open(on_disk[names[index].lower()]).convert("RGB")
+        if image.size != (SIDE, SIDE):  # eleven photos are smaller; scoring would enlarge them too
+            image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        pixels[index] = np.asarray(image)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(decode, range(len(names))))
+    pixels.flush()
+    partial.rename(path)
+
+
+@dataclass
+class Batch:
+    """``clean`` photos first, then pairs (mild, strong) of degraded copies of the first ``pairs`` photos.
+
+    pixels ``(N, 3, s, s)`` in [-1, 1]; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)`` 0..1.
+    """
+
+    pixels: torch.Tensor
+    target: torch.Tensor
+    kind: torch.Tensor
+    strength: torch.Tensor
+    clean: int
+    pairs: int
+
+
+KINDS = list(DEGRADATIONS)
+_WEIGHTS = np.array([DRAW_WEIGHT[kind] for kind in KINDS])
+
+
+def _view(photo: npt.NDArray[np.uint8], size: int, native: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A square view of ``size``: with probability ``native`` cut at full detail, else a larger area shrunk to it."""
+    side = size if rng.random() < native else int(rng.integers(size, SIDE + 1))
+    # a mild change of aspect ratio teaches that scoring squashes every photo to a square
+    wide = side if side == size else min(SIDE, max(size, round(side * rng.uniform(0.75, 1.33))))
+    y, x = int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1))
+    crop = photo[y : y + side, x : x + wide]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if crop.shape[:2] != (size, size):
+        return np.asarray(Image.fromarray(np.ascontiguousarray(crop)).resize((size, size), Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(crop)
+
+
+def make_batch(photos: Photos, chosen: npt.NDArray[np.int64], pairs: int, size: int, native: float,
+               rng: np.random.Generator) -> Batch:  # fmt: skip
+    views = [_view(photos.pixels[i], size, native, rng) for i in chosen]
+    target = [float(photos.mos[i]) for i in chosen]
+    kinds, strengths = [0] * len(chosen), [0.0] * len(chosen)
+    for position in range(pairs):
+        kind = int(rng.choice(len(KINDS), p=_WEIGHTS / _WEIGHTS.sum()))
+        mild = float(rng.uniform(0, 0.8))
+        for strength in (mild, float(rng.uniform(mild + 0.1, 1.0))):
+            views.append(DEGRADATIONS[KINDS[kind]](views[position], strength, rng))
+            target.append(graded_target(target[position], KINDS[kind], strength))
+            kinds.append(kind + 1)
+            strengths.append(strength)
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return Batch(pixels.contiguous(), torch.tensor(target), torch.tensor(kinds), torch.tensor(strengths),
+                 len(chosen), pairs)  # fmt: skip
+
+
+def batches(photos: Photos, indices: npt.NDArray[np.int64], *, clean: int, pairs: int, size: int, native: float,
+            seed: int, steps: int) -> Iterator[Batch]:  # fmt: skip
+    """``steps`` batches in a seeded order, made ahead by one thread."""
+    ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
+
+    def produce() -> None:
+        rng = np.random.default_rng(seed)
+        order = np.empty(0, np.int64)
+        for _ in range(steps):
+            while len(order) < clean:
+                order = np.concatenate([order, rng.permutation(indices)])
+            chosen, order = order[:clean], order[clean:]
+            ready.put(make_batch(photos, chosen, pairs, size, native, rng))
+
+    threading.Thread(target=produce, daemon=True).start()
+    for _ in range(steps):
+        yield ready.get()

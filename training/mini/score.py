@@ -1,0 +1,119 @@
+"""Stage 2: GenzIQA itself on the latent of stage 1: denoiser, quality prompts and readout, trained on MOS.
+
+The two prompts are made to mean what they say: the good prompt is asked to denoise good photos, the bad prompt bad
+ones, each in proportion to the photo's MOS; that is what gives the bias b(t) its sign.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
+from genzqa.model.base import Base
+from genzqa.model.config import ScorerConfig
+from genzqa.model.genziqa import GenzIQA, join_steps
+from genzqa.model.readout import LearnedReadout
+from latent import LatentReader, degradation_losses, score_losses
+from photos import KINDS, Batch
+
+SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
+
+
+def build_scorer(tokenizer: CLIPTokenizer, stage1: dict[str, torch.Tensor], config: ScorerConfig) -> GenzIQA:
+    """GenzIQA on the small base; with stage 1's VAE, and its latent scale in the VAE's config."""
+    vae, unet, text_encoder = build_vae(), build_unet(), build_text_encoder(tokenizer)
+    vae.load_state_dict({k.removeprefix("vae."): v for k, v in stage1.items() if k.startswith("vae.")})
+    vae.register_to_config(scaling_factor=float(stage1["latent_moments.var"].item() ** -0.5))
+    scheduler = DDIMScheduler(**SCHEDULE)
+    base = Base(vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer,
+                alphas_cumprod=scheduler.alphas_cumprod, name="mini", sha256="", prediction_type="epsilon", folder=None)  # fmt: skip
+    model = GenzIQA(base, config)
+    with torch.no_grad():  # only the words of the prompts are ever looked up; the rest of the table stays empty
+        table = text_encoder.get_input_embeddings().weight
+        used = torch.unique(model.prompts.input_ids)
+        kept = torch.randn(len(used), TEXT_WIDTH) * 0.3
+        table.zero_()
+        table[used] = kept
+        model.prompts.context.normal_(std=0.3)
+    return model
+
+
+class ScoreStage(nn.Module):
+    """The scorer, auxiliary heads on its readout's hidden layer, and stage 1's reader as a teacher; only the scorer stays."""
+
+    def __init__(self, model: GenzIQA, stage1: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        width = self.readout.score.in_features
+        self.kind, self.strength = nn.Linear(width, 1 + len(KINDS)), nn.Linear(width, 1)
+        self.teacher = LatentReader(model.vae.config.latent_channels)
+        self.teacher.load_state_dict(
+            {k.removeprefix("reader."): v for k, v in stage1.items() if k.startswith("reader.")}
+        )
+        self.imitate = nn.Linear(width, self.teacher.score.in_features)
+
+    @property
+    def readout(self) -> LearnedReadout:
+        assert self.model.readout is not None
+        return self.model.readout
+
+    def train(self, mode: bool = True) -> ScoreStage:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def trained(self, encoder: bool) -> list[nn.Parameter]:
+        """The parameters to train; never the token table or the teacher, the VAE's encoder on request."""
+        self.requires_grad_(True)
+        self.teacher.requires_grad_(False)
+        self.model.vae.requires_grad_(False)
+        if encoder:
+            self.model.vae.encoder.requires_grad_(True)
+            self.model.vae.quant_conv.requires_grad_(True)
+        self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        model, count = self.model, len(batch.pixels)
+        with torch.set_grad_enabled(next(model.vae.encoder.parameters()).requires_grad):
+            latents = model.encode(batch.pixels)
+        with torch.no_grad():
+            known = self.teacher(latents)
+            taught = 60 + 20 * self.teacher.score(known).squeeze(1)
+        noise = torch.randn_like(latents)
+        embeds = model.prompts()
+        trace = join_steps([model.step(latents, noise, torch.randint(0, 100, (count,)), embeds)], embeds)
+        hidden = self.readout.hidden(
+            self.readout.features(trace, model.resolution_shift(trace.positions, latents.shape[2:]))
+        )[:, 0]
+        score = 100 * self.readout.score(hidden).squeeze(1).sigmoid()
+        good = (batch.target / 100).clamp(0.02, 0.98)
+        error = ((trace.eps[:, 0] - noise[:, None]) ** 2).mean((2, 3, 4))  # (B, 2)
+        return {
+            **score_losses(score, batch),
+            **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
+            "teacher": 0.7 * F.mse_loss(score, taught) / 400 + 0.5 * F.mse_loss(self.imitate(hidden), known),
+            "denoise": 0.2 * (good * error[:, 0] + (1 - good) * error[:, 1]).mean(),
+        }
+
+
+def save_base(model: GenzIQA, tokenizer_folder: Path, out: Path, dtype: torch.dtype) -> None:
+    """The base in diffusers layout, half precision on disk."""
+    model.vae.to(dtype).save_pretrained(out / "vae")
+    model.unet.to(dtype).save_pretrained(out / "unet")
+    model.prompts.text_encoder.to(dtype).save_pretrained(out / "text_encoder")
+    shutil.copytree(tokenizer_folder, out / "tokenizer", dirs_exist_ok=True)
+    DDIMScheduler(**SCHEDULE).save_pretrained(out / "scheduler")
+    index = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],
+             "unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"],
+             "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
