@@ -65,8 +65,10 @@ def main() -> None:
     photos = open_biq2021(arguments.biq2021, arguments.out, settings["validation"], settings["seed"])
     model = load_scorer("mini").model
     chosen = photos.indices("validation")
+    size = config.preprocessing.size
     with torch.inference_mode():
-        raw = torch.cat([model(as_pixels(photos, part)).raw for part in np.array_split(chosen, len(chosen) // 4)])
+        parts = np.array_split(chosen, len(chosen) // 4)
+        raw = torch.cat([model(as_pixels(photos, part, size)).raw for part in parts])
     source = f"BIQ2021, {len(chosen)} photos of the official training split that no weight was trained on"
     calibration = fit_calibration(raw.double().numpy(), photos.mos[chosen].astype(np.float64), source=source)
     config = config.model_copy(update={"calibration": calibration})

@@ -92,40 +92,68 @@ KINDS = list(DEGRADATIONS)
 _WEIGHTS = np.array([DRAW_WEIGHT[kind] for kind in KINDS])
 
 
-def _view(photo: npt.NDArray[np.uint8], size: int, native: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A square view of ``size``: with probability ``native`` cut at full detail, else a larger area shrunk to it."""
-    side = size if rng.random() < native else int(rng.integers(size, SIDE + 1))
-    # a mild change of aspect ratio teaches that scoring squashes every photo to a square
-    wide = side if side == size else min(SIDE, max(size, round(side * rng.uniform(0.75, 1.33))))
-    y, x = int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1))
-    crop = photo[y : y + side, x : x + wide]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    if crop.shape[:2] != (size, size):
-        return np.asarray(Image.fromarray(np.ascontiguousarray(crop)).resize((size, size), Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(crop)
+@dataclass(frozen=True)
+class Views:
+    """How training cuts its views: square crops of ``size`` from photos that scoring shrinks to ``scoring_size``.
+
+    With probability ``native`` a view shows what scoring sees, at scoring's own scale; the others show a larger area,
+    further reduced.
+    """
+
+    size: int
+    scoring_size: int
+    native: float
+
+    def area(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the area to show, in pixels of the 512x512 photo."""
+        least = min(SIDE, round(self.size * SIDE / self.scoring_size))
+        side = least if rng.random() < self.native else int(rng.integers(least, SIDE + 1))
+        # a mild change of aspect ratio teaches that scoring squashes every photo to a square
+        wide = side if side == least else min(SIDE, max(least, round(side * rng.uniform(0.75, 1.33))))
+        return int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1)), side, wide
+
+    def shrink(self, area: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        if area.shape[:2] == (self.size, self.size):
+            return np.ascontiguousarray(area)
+        image = Image.fromarray(np.ascontiguousarray(area))
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
-def make_batch(photos: Photos, chosen: npt.NDArray[np.int64], pairs: int, size: int, native: float,
-               rng: np.random.Generator) -> Batch:  # fmt: skip
-    views = [_view(photos.pixels[i], size, native, rng) for i in chosen]
+def make_batch(
+    photos: Photos, chosen: npt.NDArray[np.int64], pairs: int, views: Views, rng: np.random.Generator
+) -> Batch:
+    """A batch of views of the chosen photos, and two degraded copies of each of the first ``pairs``.
+
+    Half of the degradations act on the photo's own pixels, before scoring's resize, as they do in the world; the other
+    half on the reduced view, where mild ones are easier to see.
+    """
+    areas = []
+    for index in chosen:
+        top, left, height, width = views.area(rng)
+        area = photos.pixels[index][top : top + height, left : left + width]
+        areas.append(area[:, ::-1] if rng.random() < 0.5 else area)
+    shown = [views.shrink(area) for area in areas]
     target = [float(photos.mos[i]) for i in chosen]
     kinds, strengths = [0] * len(chosen), [0.0] * len(chosen)
     for position in range(pairs):
         kind = int(rng.choice(len(KINDS), p=_WEIGHTS / _WEIGHTS.sum()))
+        before = bool(rng.random() < 0.5)
+        source = np.ascontiguousarray(areas[position]) if before else shown[position]
         mild = float(rng.uniform(0, 0.8))
         for strength in (mild, float(rng.uniform(mild + 0.1, 1.0))):
-            views.append(DEGRADATIONS[KINDS[kind]](views[position], strength, rng))
+            shown.append(views.shrink(DEGRADATIONS[KINDS[kind]](source, strength, rng)))
             target.append(graded_target(target[position], KINDS[kind], strength))
             kinds.append(kind + 1)
             strengths.append(strength)
-    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return Batch(pixels.contiguous(), torch.tensor(target), torch.tensor(kinds), torch.tensor(strengths),
-                 len(chosen), pairs)  # fmt: skip
+    pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return Batch(
+        pixels.contiguous(), torch.tensor(target), torch.tensor(kinds), torch.tensor(strengths), len(chosen), pairs
+    )
 
 
-def batches(photos: Photos, indices: npt.NDArray[np.int64], *, clean: int, pairs: int, size: int, native: float,
-            seed: int, steps: int) -> Iterator[Batch]:  # fmt: skip
+def batches(
+    photos: Photos, indices: npt.NDArray[np.int64], *, clean: int, pairs: int, views: Views, seed: int, steps: int
+) -> Iterator[Batch]:
     """``steps`` batches in a seeded order, made ahead by one thread."""
     ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
 
@@ -136,7 +164,7 @@ def batches(photos: Photos, indices: npt.NDArray[np.int64], *, clean: int, pairs
             while len(order) < clean:
                 order = np.concatenate([order, rng.permutation(indices)])
             chosen, order = order[:clean], order[clean:]
-            ready.put(make_batch(photos, chosen, pairs, size, native, rng))
+            ready.put(make_batch(photos, chosen, pairs, views, rng))
 
     threading.Thread(target=produce, daemon=True).start()
     for _ in range(steps):

@@ -24,9 +24,10 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from components import build_vae, write_clip_tokenizer
+from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.config import ScorerConfig
 from latent import LatentStage
-from photos import Batch, Photos, batches, open_biq2021
+from photos import Batch, Photos, Views, batches, open_biq2021
 from score import ScoreStage, build_scorer
 
 
@@ -55,15 +56,15 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * (step - warm) / (steps - warm))))
 
 
-def as_pixels(photos: Photos, index: npt.NDArray[np.int64]) -> torch.Tensor:
-    """Whole photos ``(n, 3, 512, 512)`` in [-1, 1], as scoring sees them."""
-    return torch.from_numpy(photos.pixels[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+def as_pixels(photos: Photos, index: npt.NDArray[np.int64], size: int) -> torch.Tensor:
+    """Whole photos ``(n, 3, size, size)`` in [-1, 1], as scoring sees them."""
+    return torch.stack([to_network(resize_square(photos.pixels[i], size)) for i in index])
 
 
 @torch.no_grad()
-def validation_srcc(score: Callable[[torch.Tensor], torch.Tensor], photos: Photos, limit: int) -> float:
+def validation_srcc(score: Callable[[torch.Tensor], torch.Tensor], photos: Photos, size: int, limit: int) -> float:
     chosen = photos.indices("validation")[:limit]
-    scores = [score(as_pixels(photos, index)) for index in np.array_split(chosen, max(1, len(chosen) // 5))]
+    scores = [score(as_pixels(photos, index, size)) for index in np.array_split(chosen, max(1, len(chosen) // 5))]
     return round(float(spearmanr(torch.cat(scores).numpy(), photos.mos[chosen]).statistic), 4)
 
 
@@ -104,11 +105,13 @@ def keep(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def stream_of(photos: Photos, part: dict[str, Any], seed: int) -> Iterator[Batch]:
-    return batches(photos, photos.indices("train"), clean=part["clean"], pairs=part["pairs"], size=part["size"],
-                   native=part["native"], seed=seed, steps=part["steps"])  # fmt: skip
+    views = Views(part["size"], part["scoring_size"], part["native"])
+    return batches(photos, photos.indices("train"), clean=part["clean"], pairs=part["pairs"], views=views, seed=seed,
+                   steps=part["steps"])  # fmt: skip
 
 
-def train_stage1(photos: Photos, plan: list[dict[str, Any]], seed: int, out: Path, first: int) -> None:
+def train_stage1(photos: Photos, config: dict[str, Any], out: Path, first: int) -> None:
+    plan, seed, size = config["stage1"], config["seed"], config["scorer"]["preprocessing"]["size"]
     torch.manual_seed(seed)
     stage = LatentStage(build_vae())
     average = Average(stage)
@@ -116,7 +119,7 @@ def train_stage1(photos: Photos, plan: list[dict[str, Any]], seed: int, out: Pat
 
     def check() -> dict[str, float]:
         keep(kept.state_dict(), out / "stage1.safetensors")
-        return {"validation_srcc": validation_srcc(kept, photos, 200)}
+        return {"validation_srcc": validation_srcc(kept, photos, size, 300)}
 
     for number, part in list(enumerate(plan))[first:]:
         if number:  # every part starts from the averaged weights of the one before
@@ -136,7 +139,11 @@ def train_stage2(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenize
 
     def check() -> dict[str, float]:
         keep(kept.state_dict(), out / "stage2.safetensors")
-        return {"validation_srcc": validation_srcc(lambda x: kept.model(x).raw, photos, 100)}
+        return {
+            "validation_srcc": validation_srcc(
+                lambda x: kept.model(x).raw, photos, scorer_config.preprocessing.size, 150
+            )
+        }
 
     for number, part in list(enumerate(config["stage2"]))[first:]:
         if number:
@@ -161,7 +168,7 @@ def main() -> None:
     photos = open_biq2021(arguments.biq2021, arguments.out, config["validation"], config["seed"])
     tokenizer = write_clip_tokenizer(arguments.clip_merges, arguments.out / "tokenizer")
     if 1 in arguments.stage:
-        train_stage1(photos, config["stage1"], config["seed"], arguments.out, arguments.part)
+        train_stage1(photos, config, arguments.out, arguments.part)
     if 2 in arguments.stage:
         train_stage2(photos, config, tokenizer, arguments.out, arguments.part if arguments.stage == [2] else 0)
 
