@@ -82,13 +82,11 @@ class ScoreStage(nn.Module):
         self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, taught: bool) -> dict[str, torch.Tensor]:
+        """The terms to sum; ``taught`` adds imitation of stage 1's reader, of use while the encoder is frozen."""
         model, count = self.model, len(batch.pixels)
         with torch.set_grad_enabled(next(model.vae.encoder.parameters()).requires_grad):
             latents = model.encode(batch.pixels)
-        with torch.no_grad():
-            known = self.teacher(latents)
-            taught = 60 + 20 * self.teacher.score(known).squeeze(1)
         noise = torch.randn_like(latents)
         embeds = model.prompts()
         trace = join_steps([model.step(latents, noise, torch.randint(0, 100, (count,)), embeds)], embeds)
@@ -98,12 +96,17 @@ class ScoreStage(nn.Module):
         score = 100 * self.readout.score(hidden).squeeze(1).sigmoid()
         good = (batch.target / 100).clamp(0.02, 0.98)
         error = ((trace.eps[:, 0] - noise[:, None]) ** 2).mean((2, 3, 4))  # (B, 2)
-        return {
+        losses = {
             **score_losses(score, batch),
             **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
-            "teacher": 0.7 * F.mse_loss(score, taught) / 400 + 0.5 * F.mse_loss(self.imitate(hidden), known),
             "denoise": 0.2 * (good * error[:, 0] + (1 - good) * error[:, 1]).mean(),
         }
+        if taught:
+            with torch.no_grad():
+                known = self.teacher(latents)
+                wanted = 60 + 20 * self.teacher.score(known).squeeze(1)
+            losses["teacher"] = 0.7 * F.mse_loss(score, wanted) / 400 + 0.5 * F.mse_loss(self.imitate(hidden), known)
+        return losses
 
 
 def save_base(model: GenzIQA, tokenizer_folder: Path, out: Path, dtype: torch.dtype) -> None:

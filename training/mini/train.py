@@ -149,7 +149,8 @@ def train_stage2(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenize
         if number:
             stage.load_state_dict(load_file(out / "stage2.safetensors"))
             kept.load_state_dict(stage.state_dict())
-        fit(stage, stage.trained(part["encoder"]), stage.losses, average,
+        taught = not part["encoder"]
+        fit(stage, stage.trained(part["encoder"]), lambda batch, taught=taught: stage.losses(batch, taught), average,
             stream_of(photos, part, config["seed"] + 100 + number), part, out / "stage2.jsonl", check)  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from genzqa.errors import ModelCorruptError
@@ -28,6 +27,8 @@ def add_lora(unet: nn.Module, targets: Iterable[str], rank: int) -> None:
     Raises:
         ModelCorruptError: If the UNet lacks a module.
     """
+    from peft import LoraConfig, inject_adapter_in_model  # slow to import, and a base trained whole has no LoRA
+
     names = sorted(set(targets))
     present = {name for name, _ in unet.named_modules()}
     missing = [name for name in names if name not in present]

@@ -1,0 +1,93 @@
+"""Calibration: monotone, inside the scale, and with the coverage it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genzqa.model.config import Calibration
+from genzqa.model.diffusion import fixed_noise, scoring_timesteps
+from genzqa.result import grade_of
+from genzqa.scoring.calibration import calibrate, fit_calibration
+
+
+def panel(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores, and MOS that follow them by a curve with noise that grows towards the middle."""
+    rng = np.random.default_rng(seed)
+    raw = rng.uniform(20, 80, count)
+    mean = 100 / (1 + np.exp(-(raw - 50) / 10))
+    return raw, np.clip(mean + rng.normal(0, 4 + 6 * np.sin(np.pi * mean / 100), count), 0, 100)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return fit_calibration(*panel(600, 1), source="synthetic")
+
+
+def test_the_map_is_strictly_rising_and_covers_the_scale(calibration: Calibration) -> None:
+    scores = [calibrate(raw, calibration)[0] for raw in np.linspace(0, 100, 301)]
+    assert min(scores) >= 0
+    assert max(scores) <= 100
+    inside = [score for score in scores if 0 < score < 100]
+    assert (np.diff(inside) > 0).all()
+    assert calibrate(-1e9, calibration)[0] == 0
+    assert calibrate(1e9, calibration)[0] == 100
+
+
+def test_coverage_on_new_photos(calibration: Calibration) -> None:
+    raw, mos = panel(4000, 2)
+    bounds = np.array([calibrate(value, calibration)[1] for value in raw])
+    covered = np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1]))
+    assert 0.93 <= covered <= 0.99
+    assert (bounds[:, 1] - bounds[:, 0]).mean() < 55  # an interval of everything would cover too
+
+
+def test_calibrated_scores_are_unbiased(calibration: Calibration) -> None:
+    raw, mos = panel(4000, 3)
+    scores = np.array([calibrate(value, calibration)[0] for value in raw])
+    assert abs((scores - mos).mean()) < 1
+    assert np.corrcoef(scores, mos)[0, 1] > 0.9
+
+
+def test_percentile_is_the_rank_among_the_reference(calibration: Calibration) -> None:
+    raw, _ = panel(600, 1)
+    middle = calibrate(float(np.median(raw)), calibration)[2]
+    assert middle == pytest.approx(50, abs=2)
+    assert calibrate(0.0, calibration)[2] == 0
+    assert calibrate(100.0, calibration)[2] == 100
+
+
+@pytest.mark.parametrize(
+    ("score", "grade"),
+    [
+        (0, "bad"),
+        (19.99, "bad"),
+        (20, "poor"),
+        (40, "fair"),
+        (60, "good"),
+        (79.9, "good"),
+        (80, "excellent"),
+        (100, "excellent"),
+    ],
+)
+def test_grades_are_those_of_p910(score: float, grade: str) -> None:
+    assert grade_of(score) == grade
+
+
+def test_noise_depends_on_seed_index_and_shape_alone() -> None:
+    eight, two = fixed_noise(8, (4, 6, 5), 1), fixed_noise(2, (4, 6, 5), 1)
+    assert eight[:2].equal(two)
+    assert not eight[0].equal(eight[1])
+    assert not fixed_noise(1, (4, 6, 5), 2)[0].equal(eight[0])
+    assert abs(float(eight.mean())) < 0.1
+    assert abs(float(eight.std()) - 1) < 0.1
+    # the stream is part of every score ever given: these digits must never change
+    assert eight[0, 0, 0, :3].tolist() == pytest.approx(GOLDEN_NOISE, abs=0)
+
+
+GOLDEN_NOISE = [1.7291035652160645, -1.4284534454345703, 1.0277447700500488]
+
+
+def test_timesteps_are_those_of_the_method() -> None:
+    assert scoring_timesteps(2) == (40, 80)
+    assert scoring_timesteps(8) == (9, 21, 33, 45, 57, 69, 81, 93)
