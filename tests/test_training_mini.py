@@ -75,7 +75,9 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     train.train_stage2(photos, config, tokenizer, tmp_path, 0)
-    state = load_file(tmp_path / "stage2.safetensors")
+    config["stage3"] |= {"plain": 4, "laddered": 2, "clean": 4, "pairs": 1, "epochs": 1}
+    train.train_stage3(photos, config, tokenizer, tmp_path)
+    state = load_file(tmp_path / "stage3.safetensors")
     assert all(value.isfinite().all() for value in state.values())
 
     from genzqa.model.config import ScorerConfig

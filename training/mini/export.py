@@ -33,7 +33,7 @@ def write_model(training: Path, embedded: Path, config: ScorerConfig) -> ScorerC
     tokenizer = CLIPTokenizer.from_pretrained(training / "tokenizer")
     stage1 = load_file(training / "stage1.safetensors")
     stage = ScoreStage(build_scorer(tokenizer, stage1, config), stage1)
-    stage.load_state_dict(load_file(training / "stage2.safetensors"))
+    stage.load_state_dict(load_file(training / "stage3.safetensors"))
     shutil.rmtree(embedded, ignore_errors=True)
     weights = {name: value.detach().to(HALF) for name, value in trained_parameters(stage.model).items()}
     save_base(stage.model, training / "tokenizer", embedded / "base", HALF)
@@ -57,11 +57,8 @@ def main() -> None:
     parser.add_argument("--embedded", type=Path, required=True)
     arguments = parser.parse_args()
     settings = tomllib.loads((Path(__file__).parent / "mini.toml").read_text())
-    config = write_model(
-        arguments.out,
-        arguments.embedded,
-        ScorerConfig.model_validate({"base": "mini", "lora_rank": 0, **settings["scorer"]}),
-    )
+    scorer = ScorerConfig.model_validate({"base": "mini", "lora_rank": 0, **settings["scorer"]})
+    config = write_model(arguments.out, arguments.embedded, scorer)
     photos = open_biq2021(arguments.biq2021, arguments.out, settings["validation"], settings["seed"])
     model = load_scorer("mini").model
     chosen = photos.indices("validation")

@@ -90,6 +90,7 @@ class Batch:
 
 KINDS = list(DEGRADATIONS)
 _WEIGHTS = np.array([DRAW_WEIGHT[kind] for kind in KINDS])
+DRAW_SHARE = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def make_batch(
     target = [float(photos.mos[i]) for i in chosen]
     kinds, strengths = [0] * len(chosen), [0.0] * len(chosen)
     for position in range(pairs):
-        kind = int(rng.choice(len(KINDS), p=_WEIGHTS / _WEIGHTS.sum()))
+        kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
         before = bool(rng.random() < 0.5)
         source = np.ascontiguousarray(areas[position]) if before else shown[position]
         mild = float(rng.uniform(0, 0.8))

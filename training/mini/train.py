@@ -1,6 +1,7 @@
 """Train the embedded model from nothing: ``python training/mini/train.py --biq2021 DIR --clip-merges FILE --out DIR``.
 
-Stage 1 makes the latent, stage 2 the scorer; ``export.py`` then fits the calibration and writes the embedded model.
+Stage 1 makes the latent, stage 2 the scorer, stage 3 fits its readout to whole photos; ``export.py`` then fits the
+calibration and writes the embedded model.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from genzqa.model.config import ScorerConfig
 from latent import LatentStage
 from photos import Batch, Photos, Views, batches, open_biq2021
 from score import ScoreStage, build_scorer
+from whole import captured, fit_readout
 
 
 class Average:
@@ -73,7 +75,7 @@ def fit(model: nn.Module, parameters: list[nn.Parameter], losses: Callable[[Batc
         check: Callable[[], dict[str, float]]) -> None:  # fmt: skip
     """One part of a stage: AdamW, warm-up and cosine, clipped gradients, averaged weights, a JSON line every 50 steps."""
     optimizer = torch.optim.AdamW(parameters, lr=part["rate"], weight_decay=0.02, betas=(0.9, 0.99))
-    started, sums = time.time(), Counter[str]()
+    started, since, sums = time.time(), 0, Counter[str]()
     for step, batch in enumerate(stream):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, part.get("decay_over", part["steps"]), part["rate"])
@@ -87,14 +89,15 @@ def fit(model: nn.Module, parameters: list[nn.Parameter], losses: Callable[[Batc
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         average.update(model)
+        since += 1
         sums.update({name: float(value.detach()) for name, value in values.items()})
         last = step + 1 == part["steps"]
-        if (step + 1) % 50 == 0 or last:
+        checked = check() if (step + 1) % part["check_every"] == 0 or last else {}
+        if (step + 1) % 50 == 0 or checked:
             row = {"step": step + 1, "size": part["size"], "seconds": round(time.time() - started, 1),
-                   **{name: round(value / (step % 50 + 1), 4) for name, value in sums.items()}}  # fmt: skip
+                   **{name: round(value / since, 4) for name, value in sums.items()}, **checked}  # fmt: skip
             sums.clear()
-            if (step + 1) % part.get("check_every", 250) == 0 or last:
-                row |= check()
+            since = 0
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
@@ -154,12 +157,35 @@ def train_stage2(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenize
             stream_of(photos, part, config["seed"] + 100 + number), part, out / "stage2.jsonl", check)  # fmt: skip
 
 
+def train_stage3(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path) -> None:
+    """Reads ``stage2.safetensors``, writes ``stage3.safetensors`` with the same keys."""
+    scorer_config = ScorerConfig.model_validate({"base": "mini", "lora_rank": 0, **config["scorer"]})
+    stage1 = load_file(out / "stage1.safetensors")
+    stage = ScoreStage(build_scorer(tokenizer, stage1, scorer_config), stage1)
+    stage.load_state_dict(load_file(out / "stage2.safetensors"))
+    stage.eval()
+    plan, seed = config["stage3"], config["seed"] + 200
+    train = np.random.default_rng(seed).permutation(photos.indices("train"))
+    plain, laddered = train[: plan["plain"]], train[plan["plain"] :][: plan["laddered"]]
+    model = stage.model
+    history = fit_readout(
+        model,
+        captured(model, photos, plain, False, seed),
+        captured(model, photos, laddered, True, seed),
+        captured(model, photos, photos.indices("validation"), False, seed),
+        plan,
+        seed,
+    )
+    keep(stage.state_dict(), out / "stage3.safetensors")
+    (out / "stage3.json").write_text(json.dumps({"validation_srcc": history}) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--biq2021", type=Path, required=True, help="folder with Images/ and the two tables")
     parser.add_argument("--clip-merges", type=Path, required=True, help="bpe_simple_vocab_16e6.txt.gz of CLIP")
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and the decoded photos")
-    parser.add_argument("--stage", type=int, choices=(1, 2), nargs="*", default=(1, 2))
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), nargs="*", default=[1, 2, 3])
     parser.add_argument(
         "--part", type=int, default=0, help="go on at this part of the (first) stage, from its checkpoint"
     )
@@ -168,10 +194,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     photos = open_biq2021(arguments.biq2021, arguments.out, config["validation"], config["seed"])
     tokenizer = write_clip_tokenizer(arguments.clip_merges, arguments.out / "tokenizer")
+    first, part = min(arguments.stage), arguments.part
     if 1 in arguments.stage:
-        train_stage1(photos, config, arguments.out, arguments.part)
+        train_stage1(photos, config, arguments.out, part if first == 1 else 0)
     if 2 in arguments.stage:
-        train_stage2(photos, config, tokenizer, arguments.out, arguments.part if arguments.stage == [2] else 0)
+        train_stage2(photos, config, tokenizer, arguments.out, part if first == 2 else 0)
+    if 3 in arguments.stage:
+        train_stage3(photos, config, tokenizer, arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ def calibrate(raw: float, calibration: Calibration) -> tuple[float, tuple[float,
     return score, (max(0.0, low), min(100.0, high)), percentile
 
 
-def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 12, coverage: float = 0.95) -> Calibration:
-    """Fit on held-out photos: monotone map by isotonic regression, interval by split-conformal residual quantiles.
+def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 6, coverage: float = 0.95) -> Calibration:
+    """Fit on held-out photos: monotone map by isotonic and linear regression, interval by split-conformal residual quantiles.
 
     The photos are split in two by position: one half fits the map, the residuals of the other half, never seen by the
     map, set the interval (Lei et al. 2018), so that coverage holds for new photos of the same kind.
@@ -54,21 +54,24 @@ def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 12, c
 
 
 def _monotone_map(raw: Floats, mos: Floats, knots: int) -> tuple[Floats, Floats]:
-    """Isotonic fit averaged within equal-count bins, extended at both ends with the slope of the whole fit."""
+    """Mean of an isotonic and a linear fit, at equal-count bins, extended at both ends with the linear fit's slope.
+
+    Isotonic regression alone is flat over wide ranges of raw scores; its half of linear fit keeps every difference in
+    the raw score visible, and the order of any two photos.
+    """
     from scipy.optimize import isotonic_regression  # only fitting needs it; scoring loads faster without
 
     order = np.argsort(raw)
-    fitted = isotonic_regression(mos[order]).x
+    slope, offset = np.polyfit(raw, mos, 1)
+    slope = max(0.2, float(slope))
+    fitted = (isotonic_regression(mos[order]).x + slope * raw[order] + offset) / 2
     bins = np.array_split(np.arange(len(raw)), knots)
     x = np.array([raw[order][part].mean() for part in bins])
     y = np.array([fitted[part].mean() for part in bins])
-    slope = max(0.2, float(np.polyfit(raw, mos, 1)[0]))
-    reach = 100.0
+    reach = 200.0
     x = np.concatenate([[x[0] - reach], x, [x[-1] + reach]])
     y = np.concatenate([[y[0] - slope * reach], y, [y[-1] + slope * reach]])
-    # a strictly rising map keeps the order of any two photos, which flat isotonic steps would lose
-    y = y + 1e-3 * (x - x.mean())
-    return _clip_to_scale(x, np.maximum.accumulate(y))
+    return _clip_to_scale(x, y)
 
 
 def _clip_to_scale(x: Floats, y: Floats) -> tuple[Floats, Floats]:
