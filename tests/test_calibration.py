@@ -51,10 +51,10 @@ def test_calibrated_scores_are_unbiased(calibration: Calibration) -> None:
 
 def test_percentile_is_the_rank_among_the_reference(calibration: Calibration) -> None:
     raw, _ = panel(600, 1)
-    middle = calibrate(float(np.median(raw)), calibration)[2]
-    assert middle == pytest.approx(50, abs=2)
-    assert calibrate(0.0, calibration)[2] == 0
-    assert calibrate(100.0, calibration)[2] == 100
+    scores = np.array([calibrate(value, calibration)[0] for value in raw])
+    for value in (0.0, 30.0, float(np.median(raw)), 70.0, 100.0):
+        score, _, percentile = calibrate(value, calibration)
+        assert percentile == pytest.approx(100 * np.mean(scores < score), abs=1)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,10 @@ def test_global_random_state_neither_matters_nor_moves(scorer: Scorer) -> None:
     assert scorer.score(CLEAN[0]).score == first
 
 
-@pytest.mark.parametrize("kind", ["blur", "noise", "jpeg", "downscale"])
+MILD_JPEG = pytest.mark.xfail(strict=True, reason="mild JPEG raises the mean score by up to a point: see docs/mini.md")
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", pytest.param("jpeg", marks=MILD_JPEG), "downscale"])
 def test_the_mean_score_falls_along_a_ladder(scorer: Scorer, kind: str) -> None:
     means = []
     for step in range(6):
@@ -109,7 +112,8 @@ def test_result_is_complete_and_consistent(scorer: Scorer) -> None:
     assert 0 <= low <= result.score <= high <= 100
     assert 0 <= result.percentile <= 100
     assert result.grade == ("bad", "poor", "fair", "good", "excellent")[min(4, int(result.score // 20))]
-    assert (result.width, result.height) == Image.open(CLEAN[0]).size
+    with Image.open(CLEAN[0]) as image:
+        assert (result.width, result.height) == image.size
     record = json.loads(json.dumps(result.to_dict()))
     assert record["schema"] == "genzqa/1"
     assert record["model"] == "mini"

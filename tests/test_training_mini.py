@@ -93,7 +93,8 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
 
 def test_degradations_keep_the_shape_and_grow_with_strength(recipe) -> None:
     module = recipe["degradations"]
-    photo = np.asarray(Image.open(ROOT / "examples" / "photos" / "parrots.jpg"))[100:260, 200:360]
+    with Image.open(ROOT / "examples" / "photos" / "parrots.jpg") as image:
+        photo = np.asarray(image)[100:260, 200:360]
     for kind, degrade in module.DEGRADATIONS.items():
         errors = []
         for strength in (0.0, 0.5, 1.0):

@@ -39,12 +39,10 @@ class Photos:
 
 def open_biq2021(root: Path, cache: Path, validation: int, seed: int) -> Photos:
     """Decode once into ``cache``; ``validation`` photos of the official training split are set aside by seed."""
-    rows = [
-        (row[0], float(row[1]), split)
-        for split, table in TABLES.items()
-        for row in list(csv.reader((root / table).open()))[1:]
-        if row and row[0]
-    ]
+    rows: list[tuple[str, float, str]] = []
+    for split_name, table in TABLES.items():
+        with (root / table).open(newline="") as file:
+            rows += [(row[0], float(row[1]), split_name) for row in list(csv.reader(file))[1:] if row and row[0]]
     path = cache / "biq2021.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -62,7 +60,8 @@ def _decode_all(folder: Path, names: list[str], path: Path) -> None:
     pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(names), SIDE, SIDE, 3))
 
     def decode(index: int) -> None:
-        image = Image.open(on_disk[names[index].lower()]).convert("RGB")
+        with Image.open(on_disk[names[index].lower()]) as opened:
+            image = opened.convert("RGB")
         if image.size != (SIDE, SIDE):  # eleven photos are smaller; scoring would enlarge them too
             image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         pixels[index] = np.asarray(image)
