@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genzqa import GenzIQA
+from genzqa import GenzIQA, GenzVQA
 from genzqa.model.adapter import trained_parameters
 from genzqa.model.reference import import_reference
 
@@ -140,3 +140,31 @@ def test_lora_on_self_attention_but_for_the_query_changes_nothing(
     with torch.inference_mode():
         trace = model.trace(latents, noise, [40])
     close((trace.block_scores + trace.bias[..., None])[0, 0], golden["trap/dbscore_with_nonzero_attn1_kvo_lora"])
+
+
+@pytest.fixture(scope="module")
+def video_model(conformance_base: Path, tmp_path_factory: pytest.TempPathFactory) -> GenzVQA:
+    out = tmp_path_factory.mktemp("video-adapter") / "reference"
+    reference = conformance_base / "reference"
+    import_reference(base=f"local-dir:{conformance_base}", unet_lora=reference / "pytorch_model.bin",
+                     context=reference / "coop_Model_state_dict.pth", slow=reference / "slowAttn.pth",
+                     fast=reference / "fastAttn.pth", linear=reference / "linearBlocks.pth", out=out)  # fmt: skip
+    return GenzVQA.from_pretrained(f"local-dir:{out}")
+
+
+def test_video(video_model: GenzVQA, golden: dict[str, np.ndarray]) -> None:
+    latents, slow, fast, noise = (
+        torch.from_numpy(golden[f"vqa/{key}"]) for key in ("frame_latents", "slow", "fast", "noise_samples")
+    )
+    timesteps = golden["vqa/timesteps"].astype(int).tolist()
+    with torch.inference_mode():
+        trace = video_model.trace(latents, slow, fast, noise[: len(timesteps)], timesteps)
+    close(trace.frame_block_scores, golden["vqa/frame_block_scores"])
+    close(trace.block_scores, golden["vqa/video_block_scores"])
+    close(trace.sim_slow, golden["vqa/sim_slow"])
+    close(trace.sim_fast, golden["vqa/sim_fast"])
+    close(trace.gamma, golden["vqa/gamma"])
+    close(trace.score, golden["vqa/score"])
+    assert (trace.gamma == 0).any()  # some layers are switched off whole
+    for index, name in enumerate(BLOCKS):
+        close(trace.frames.queries[index], golden[f"vqa/query_{name}"])

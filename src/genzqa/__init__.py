@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         GenzqaError,
         InputError,
         InputNotFoundError,
+        InputTimeoutError,
         InputTooLargeError,
         InputUnreadableError,
         ModelCorruptError,
@@ -34,20 +35,26 @@ if TYPE_CHECKING:
     )
     from genzqa.limits import Limits
     from genzqa.model.genziqa import GenzIQA, Trace
+    from genzqa.model.genzvqa import GenzVQA, VideoTrace
+    from genzqa.model.slowfast import SlowFast, SlowFastConfig
     from genzqa.notes import Note
     from genzqa.result import FailedResult, ImageResult
     from genzqa.scoring.scorer import Scorer, load
 
 _HOMES = {
     **dict.fromkeys(
-        ("ConfigError", "CorruptInputError", "GenzqaError", "InputError", "InputNotFoundError", "InputTooLargeError",
-         "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
+        ("ConfigError", "CorruptInputError", "GenzqaError", "InputError", "InputNotFoundError", "InputTimeoutError",
+         "InputTooLargeError", "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
          "OfflineError", "OutputError", "UnsupportedFormatError"),
         "genzqa.errors",
     ),
     "Limits": "genzqa.limits",
     "GenzIQA": "genzqa.model.genziqa",
     "Trace": "genzqa.model.genziqa",
+    "GenzVQA": "genzqa.model.genzvqa",
+    "VideoTrace": "genzqa.model.genzvqa",
+    "SlowFast": "genzqa.model.slowfast",
+    "SlowFastConfig": "genzqa.model.slowfast",
     "Note": "genzqa.notes",
     "FailedResult": "genzqa.result",
     "ImageResult": "genzqa.result",
@@ -60,10 +67,12 @@ __all__ = [
     "CorruptInputError",
     "FailedResult",
     "GenzIQA",
+    "GenzVQA",
     "GenzqaError",
     "ImageResult",
     "InputError",
     "InputNotFoundError",
+    "InputTimeoutError",
     "InputTooLargeError",
     "InputUnreadableError",
     "Limits",
@@ -75,8 +84,11 @@ __all__ = [
     "OfflineError",
     "OutputError",
     "Scorer",
+    "SlowFast",
+    "SlowFastConfig",
     "Trace",
     "UnsupportedFormatError",
+    "VideoTrace",
     "__version__",
     "load",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,20 +15,25 @@ from torch import Tensor
 from genzqa.errors import ModelCorruptError, ModelNotFoundError, NotTrainedError, OutputError
 from genzqa.files import write_atomically
 from genzqa.model.base import Base, load_base
-from genzqa.model.config import ScorerConfig, read_config
+from genzqa.model.config import MotionSizes, ScorerConfig, read_config
 from genzqa.model.genziqa import GenzIQA
+from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.lora import load_lora, lora_parameters
 from genzqa.model.names import ModelName, parse_name
 from genzqa.model.registry import embedded_folder
+from genzqa.model.slowfast import SlowFast, SlowFastConfig
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
 
 
 @dataclass(frozen=True)
 class LoadedScorer:
-    """A model ready to score, with what identifies it in results."""
+    """A model ready to score, with what identifies it in results; ``video`` shares its image part."""
 
     model: GenzIQA
+    video: GenzVQA | None
+    motion: SlowFast | None
     config: ScorerConfig
     name: str
     weights_sha256: str
@@ -53,7 +59,8 @@ def load_scorer(name: str, *, offline: bool = False) -> LoadedScorer:
             hint="fetch the base again, or train an adapter on this one",
         )
     model = build(base, config, weights)
-    return LoadedScorer(model.eval(), config, name, digest, base.sha256)
+    video, motion = build_video(model, config, weights)
+    return LoadedScorer(model.eval(), video, motion, config, name, digest, base.sha256)
 
 
 def locate_adapter(name: ModelName) -> Path:
@@ -90,9 +97,39 @@ def build(base: Base, config: ScorerConfig, weights: dict[str, Tensor]) -> GenzI
     model.requires_grad_(False)
     load_lora(model.unet, weights, config.lora_rank)
     wanted = {name: value for name, value in trained_parameters(model).items() if not name.startswith("lora.")}
-    given = {
-        name: value for name, value in weights.items() if not name.startswith(("lora.", "tqm."))
-    }  # tqm: video only
+    given = {name: value for name, value in weights.items() if not name.startswith(("lora.", *VIDEO_PARTS))}
+    _fill(wanted, given)
+    for parameter in trained_parameters(model).values():
+        parameter.requires_grad_(True)
+    return model
+
+
+def build_video(
+    model: GenzIQA, config: ScorerConfig, weights: dict[str, Tensor]
+) -> tuple[GenzVQA | None, SlowFast | None]:
+    """The video model and, if the adapter holds one, its motion network; ``(None, None)`` for images alone.
+
+    Raises:
+        ModelCorruptError: If a tensor of either is missing, unknown or of another shape.
+    """
+    given = {name: value for name, value in weights.items() if name.startswith(VIDEO_PARTS)}
+    if config.video is None:
+        _fill({}, given)
+        return None, None
+    motion, sizes = None, SlowFastConfig()
+    if isinstance(config.video.motion, MotionSizes):
+        sizes = SlowFastConfig(**config.video.motion.model_dump(), classes=1)
+        motion = SlowFast(sizes).eval().requires_grad_(False)
+    video = GenzVQA(model, config.video, slow_features=sizes.slow_features, fast_features=sizes.fast_features).eval()
+    wanted = {f"tqm.{name}": value for name, value in video.modulator.state_dict().items()}
+    if motion is not None:
+        wanted |= {f"motion.{name}": value for name, value in motion.state_dict().items()}
+    _fill(wanted, given)
+    return video, motion
+
+
+def _fill(wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Copy the file's tensors into the model's, name by name, none left over on either side."""
     if set(wanted) != set(given):
         odd = sorted(set(wanted) ^ set(given))[0]
         state = "lacks" if odd in wanted else "holds an unknown"
@@ -100,15 +137,12 @@ def build(base: Base, config: ScorerConfig, weights: dict[str, Tensor]) -> GenzI
             f"the adapter {state} tensor {odd!r}", hint="its config and weights do not belong together"
         )
     with torch.no_grad():
-        for name, parameter in wanted.items():
-            if parameter.shape != given[name].shape:
+        for name, tensor in wanted.items():
+            if tensor.shape != given[name].shape:
                 raise ModelCorruptError(
-                    f"{name!r} has shape {tuple(given[name].shape)}, the base needs {tuple(parameter.shape)}"
+                    f"{name!r} has shape {tuple(given[name].shape)}, the model needs {tuple(tensor.shape)}"
                 )
-            parameter.copy_(given[name])
-    for parameter in trained_parameters(model).values():
-        parameter.requires_grad_(True)
-    return model
+            tensor.copy_(given[name])
 
 
 def trained_parameters(model: GenzIQA) -> dict[str, torch.nn.Parameter]:

@@ -49,6 +49,39 @@ class Calibration(_Strict):
     source: str
 
 
+class MotionSizes(_Strict):
+    """Sizes of a motion network whose weights lie in the adapter itself; see `genzqa.SlowFastConfig`."""
+
+    width: Positive
+    ratio: Positive
+    depths: tuple[Positive, Positive, Positive, Positive]
+    frames: Positive
+    slow_frames: Positive
+
+
+class VideoConfig(_Strict):
+    """What a video's score depends on besides what its frames do. Field names follow METHOD (paper Section 3.2).
+
+    Attributes:
+        frames: T_s, frames sampled uniformly and scored.
+        timesteps: S, as for images; the paper uses 4 for videos.
+        tqm: ``published``, or ``ordered``: an order-aware form of ours.
+        tqm_scale: Of the modulator's dot products.
+        tqm_queries: Over which timesteps the queries are taken: ``mean`` of all, or the ``last`` alone.
+        motion: Name of the motion network (``slowfast-r50``), or the sizes of one in the adapter.
+        motion_size: Short side of its frames, pixels.
+    """
+
+    frames: Positive = 8
+    timesteps: Literal[1, 2, 4, 8] = 4
+    tqm: Literal["published", "ordered"] = "published"
+    tqm_scale: Annotated[float, Field(gt=0)] = 0.125
+    tqm_queries: Literal["mean", "last"] = "mean"
+    motion: str | MotionSizes = "slowfast-r50"
+    motion_size: Positive = 224
+    calibration: Calibration | None = None
+
+
 class ScorerConfig(_Strict):
     """Everything a score depends on besides weights. Field names follow METHOD (paper Section 3.1).
 
@@ -64,6 +97,7 @@ class ScorerConfig(_Strict):
         readout: ``published`` (mean over layers) or ``learned`` (a small network; for small bases).
         lora_rank: Rank of the LoRA in the adapter; 0 if the base itself was trained.
         mos_range: Range of the training MOS, the unit of ``raw``.
+        video: Of the temporal part; None in an adapter for images alone.
     """
 
     version: Literal[1] = 1
@@ -83,6 +117,7 @@ class ScorerConfig(_Strict):
     readout_width: Positive = 128
     mos_range: tuple[float, float] = (0.0, 100.0)
     calibration: Calibration | None = None
+    video: VideoConfig | None = None
     training_data: list[str] = []
     licences: list[str] = []
 

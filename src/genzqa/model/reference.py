@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genzqa.errors import ModelCorruptError, ModelNotFoundError
-from genzqa.model.adapter import build, save_adapter
+from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
+from genzqa.model.adapter import build, build_video, save_adapter
 from genzqa.model.base import load_base
-from genzqa.model.config import ScorerConfig
+from genzqa.model.config import ScorerConfig, VideoConfig
 
 _LORA = re.compile(
     r"(?P<layer>.+\.attn(?P<kind>[12]))\.processor\.(?P<projection>to_(?:q|k|v|out))_lora\.(?P<part>down|up)\.weight"
@@ -33,16 +33,26 @@ def import_reference(*, base: str, unet_lora: Path, context: Path, out: Path, sl
 
     Raises:
         ModelNotFoundError, ModelCorruptError: If a file is missing, damaged, or does not fit the base.
+        ConfigError: If one or two of the modulator's three files are given.
     """
     weights = {"context": _context(context), **_lora(unet_lora)}
     rank = next(value.shape[0] for name, value in weights.items() if name.endswith(".down"))
     for path, kind in ((slow, "slow"), (fast, "fast"), (linear, "linear")):
         if path is not None:
             weights |= {f"tqm.{kind}.{name}": value for name, value in _tensors(path).items()}
+    given = [path for path in (slow, fast, linear) if path is not None]
+    if len(given) not in (0, 3):
+        raise ConfigError(
+            "the temporal modulator comes in three files", hint="give --slow, --fast and --linear, or none"
+        )
     loaded = load_base(base, offline=offline)
+    # what the research code computed: no correction for resolution (there is none at its 512x512 anyway), and for video it
+    # multiplies by 8 where the paper divides and takes the queries of the last timestep
+    video = VideoConfig(tqm_scale=8.0, tqm_queries="last") if given else None
     config = ScorerConfig(name=out.name, base=_portable(base), base_sha256=loaded.sha256, lora_rank=rank,
-                          context_length=len(weights["context"]), training_data=["imported; not stated"])  # fmt: skip
-    build(loaded, config, weights)  # refuses parts that do not fit, before anything is written
+                          resolution_invariant=False, video=video, context_length=len(weights["context"]),
+                          training_data=["imported; not stated"])  # fmt: skip
+    build_video(build(loaded, config, weights), config, weights)  # refuses parts that do not fit, before writing
     save_adapter(out, weights, config)
     return config
 
