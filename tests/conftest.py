@@ -80,3 +80,35 @@ def small_scorer(conformance_base, tmp_path_factory) -> Path:
     }  # fmt: skip
     (out / "config.json").write_text(json.dumps(config))
     return out
+
+
+@pytest.fixture(scope="session")
+def small_video_scorer(small_scorer, tmp_path_factory) -> Path:
+    """``small_scorer`` with a temporal modulator and a tiny motion network, both of random weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    from genzqa.model.adapter import save_adapter
+    from genzqa.model.config import MotionSizes, VideoConfig, read_config
+    from genzqa.model.genziqa import GenzIQA
+    from genzqa.model.genzvqa import GenzVQA
+    from genzqa.model.slowfast import SlowFast, SlowFastConfig
+
+    out = tmp_path_factory.mktemp("scorers") / "video"
+    sizes = MotionSizes(width=8, ratio=8, depths=(1, 1, 1, 1), frames=16, slow_frames=4)
+    video = VideoConfig(frames=4, timesteps=1, tqm="ordered", motion=sizes, motion_size=32)
+    network_config = SlowFastConfig(**sizes.model_dump(), classes=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = SlowFast(network_config)
+        image = GenzIQA.from_pretrained(f"local-dir:{small_scorer}")
+        model = GenzVQA(image, video, slow_features=network_config.slow_features,
+                        fast_features=network_config.fast_features)  # fmt: skip
+        for layer in model.modulator.linear.values():
+            torch.nn.init.normal_(layer.weight, std=0.1)
+    weights = load_file(small_scorer / "adapter.safetensors")
+    weights |= {f"tqm.{name}": value for name, value in model.modulator.state_dict().items()}
+    weights |= {f"motion.{name}": value for name, value in network.state_dict().items()}
+    config = read_config(small_scorer / "config.json").model_copy(update={"video": video, "name": "small-video"})
+    save_adapter(out, weights, config)
+    return out

@@ -107,9 +107,9 @@ def test_patterns_the_shell_left_alone(folder, run):
 
 def test_an_empty_folder_is_a_warning_and_nothing_at_all_is_an_error(folder, run):
     (folder / "empty").mkdir()
-    assert "warning: empty: no photos" in run("empty", "album/x.jpg").stderr
+    assert "warning: empty: no photos or videos" in run("empty", "album/x.jpg").stderr
     result = run("empty", expect=2)
-    assert "error[config]: empty: no photos found" in result.stderr
+    assert "error[config]: empty: no photos or videos found" in result.stderr
     assert "hint:" in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""GenzQA: how good a photo looks, without a reference, the way people would say it.
+"""GenzQA: how good a photo or a video looks, without a reference, the way people would say it.
 
     >>> import genzqa
     >>> scorer = genzqa.load()                     # doctest: +SKIP
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from genzqa.notes import Note
     from genzqa.result import FailedResult, ImageResult
     from genzqa.scoring.scorer import Scorer, load
+    from genzqa.scoring.video import VideoOptions
+    from genzqa.video_result import VideoResult
 
 _HOMES = {
     **dict.fromkeys(
@@ -58,6 +60,8 @@ _HOMES = {
     "Note": "genzqa.notes",
     "FailedResult": "genzqa.result",
     "ImageResult": "genzqa.result",
+    "VideoOptions": "genzqa.scoring.video",
+    "VideoResult": "genzqa.video_result",
     "Scorer": "genzqa.scoring.scorer",
     "load": "genzqa.scoring.scorer",
 }  # fmt: skip
@@ -88,6 +92,8 @@ __all__ = [
     "SlowFastConfig",
     "Trace",
     "UnsupportedFormatError",
+    "VideoOptions",
+    "VideoResult",
     "VideoTrace",
     "__version__",
     "load",

@@ -6,7 +6,8 @@
     │   ├── InputUnreadableError    a directory, no permission, an I/O error         code "unreadable"
     │   ├── UnsupportedFormatError  not one of the formats we read                   code "unsupported_format"
     │   ├── CorruptInputError       empty, truncated, or damaged                     code "corrupt"
-    │   └── InputTooLargeError      over a limit of `genzqa.Limits`                  code "too_large"
+    │   ├── InputTooLargeError      over a limit of `genzqa.Limits`                  code "too_large"
+    │   └── InputTimeoutError       reading took longer than `genzqa.Limits` allows  code "timeout"
     ├── ModelError                  a base or adapter cannot be had, or cannot score
     │   ├── ModelNotFoundError      no such file, folder, name or repository         code "model_not_found"
     │   ├── ModelCorruptError       weights or config missing, damaged, mismatched   code "model_corrupt"
@@ -89,6 +90,12 @@ class InputTooLargeError(InputError):
     """The input is over a limit (pixels, bytes)."""
 
     code = "too_large"
+
+
+class InputTimeoutError(InputError):
+    """Reading and decoding the input took longer than the limit allows."""
+
+    code = "timeout"
 
 
 class ModelError(GenzqaError):

@@ -82,7 +82,7 @@ class ImageResult:
             "interval": [round(bound, 4) for bound in self.interval],
             "grade": self.grade,
             "percentile": round(self.percentile, 2),
-            **_provenance(self.provenance),
+            **provenance_record(self.provenance),
             "width": self.width,
             "height": self.height,
             "notes": [dataclasses.asdict(note) for note in self.notes],
@@ -97,18 +97,20 @@ class FailedResult:
     input: str
     error: InputError
     provenance: Provenance
+    kind: Literal["image", "video"] = "image"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON record: ``status`` is ``error``, ``error`` holds code, file, reason and hint."""
         return {
             "schema": SCHEMA,
             "input": self.input,
-            "kind": "image",
+            "kind": self.kind,
             "status": "error",
             "error": self.error.to_dict(),
-            **_provenance(self.provenance),
+            **provenance_record(self.provenance),
         }
 
 
-def _provenance(provenance: Provenance) -> dict[str, Any]:
+def provenance_record(provenance: Provenance) -> dict[str, Any]:
+    """As it stands in a record."""
     return {**dataclasses.asdict(provenance), "timesteps": list(provenance.timesteps)}

@@ -1,4 +1,4 @@
-"""Which photos the given paths mean."""
+"""Which photos and videos the given paths mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAGIC = re.compile(r"[*?[]")
 
 @dataclass
 class Found:
-    """The photos, in order and as to be shown, and what went wrong while looking for them.
+    """The photos and videos, in order and as to be shown, and what went wrong while looking for them.
 
     Attributes:
         files: Paths; those in folders sorted, one given twice by name twice, one reached by name and folder once.
@@ -44,7 +44,7 @@ def find_inputs(paths: Sequence[str], suffixes: Iterable[str], *, skip_folder: s
         ConfigError: If a path is ``-``, or nothing at all was found.
     """
     if "-" in paths:
-        raise ConfigError("photos are not read from standard input", subject="-",
+        raise ConfigError("nothing is read from standard input", subject="-",
                           hint="save it to a file and give its name; a file called - is written ./-")  # fmt: skip
     found = Found()
     walk = _Walk(tuple(suffixes), found, skip_folder)
@@ -58,13 +58,13 @@ def find_inputs(paths: Sequence[str], suffixes: Iterable[str], *, skip_folder: s
             continue
         files = sorted(walk.files(path), key=lambda file: PurePath(file).parts)
         if not files:
-            found.warnings.append(f"{path}: no photos in this folder")
+            found.warnings.append(f"{path}: no photos or videos in this folder")
         for file in files:
             if _identity(file) not in by_folder | named:
                 by_folder.add(_identity(file))
                 found.files.append(file)
     if not found.files:
-        raise ConfigError("no photos found", subject=", ".join(paths),
+        raise ConfigError("no photos or videos found", subject=", ".join(paths),
                           hint=f"folders are searched for {' '.join(suffixes)}; other files must be named")  # fmt: skip
     return found
 
@@ -108,7 +108,7 @@ class _Walk:
                     path = entry.path.removeprefix("./")
                     if _is_folder(entry):
                         folders.append((entry.is_symlink(), path))
-                    elif entry.name.lower().endswith(self._suffixes):
+                    elif entry.name.lower().endswith(self._suffixes) and not _is_source_code(path):
                         files.append(path)
         except OSError as error:
             self._found.warnings.append(f"{folder}: this folder cannot be listed: {error.strerror or error}")
@@ -117,6 +117,13 @@ class _Walk:
             if os.path.realpath(path) not in self._entered:
                 files.extend(self.files(path))
         return files
+
+
+def _is_source_code(path: str) -> bool:
+    """TypeScript shares its suffix with MPEG transport streams; a folder of it is no folder of broken videos."""
+    from genzqa.media.video_sniff import is_video_file
+
+    return path.lower().endswith((".ts", ".mts")) and not is_video_file(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

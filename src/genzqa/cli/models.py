@@ -7,11 +7,13 @@ the program's one place that prints them.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered name, or hf-hub:ORG/REPO[@REVISION].")]
+LocalFile = Annotated[Path | None, typer.Option("--file", help="Take a motion network's checkpoint from this file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
@@ -36,11 +38,25 @@ def models_command(as_json: AsJson = False) -> None:
         console.print(f"{row['name']}: {row['title']}. {row['notes']}", markup=False, highlight=False)
 
 
-def pull_command(name: Name) -> None:
+def pull_command(name: Name, file: LocalFile = None) -> None:
     """Download a model, check that it is complete, and record the checksums of its files."""
-    from genzqa.model.hub import pull
+    from genzqa.errors import ConfigError, OfflineError
+    from genzqa.model.hub import is_motion, is_offline, pull
+    from genzqa.model.names import parse_name
     from genzqa.model.registry import NO_CHECKSUM, REGISTRY
 
+    if is_motion(parse_name(name)):
+        from genzqa.model.motion_weights import pull_motion
+
+        if file is None and is_offline():
+            raise OfflineError("offline mode forbids the download", subject=name, hint="name a local copy with --file")
+        stored, digest = pull_motion(name, local=file)
+        typer.echo(f"{name}: sha256 {digest} in {stored}")
+        return
+    if file is not None:
+        raise ConfigError(
+            "--file is for motion networks", subject=name, hint="use local-dir:FOLDER where a base is asked for"
+        )
     pulled = pull(name)
     for repo, why in pulled.failed.items():
         typer.echo(f"{repo}: {why}", err=True)

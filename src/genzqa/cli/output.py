@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -17,18 +17,22 @@ from genzqa.errors import OutputError
 from genzqa.files import atomic_file, unwritable
 
 if TYPE_CHECKING:
-    from genzqa.result import FailedResult, ImageResult
+    from rich.progress import Progress
 
-    Result: TypeAlias = ImageResult | FailedResult
+    from genzqa.result import FailedResult, ImageResult
+    from genzqa.video_result import VideoResult
+
+    Result: TypeAlias = ImageResult | VideoResult | FailedResult
 
 CSV_COLUMNS = (
     "input", "kind", "status", "score", "raw", "interval_low", "interval_high", "grade", "percentile", "model", "base",
     "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed", "version", "width", "height", "notes",
-    "seconds", "error_code", "error_reason",
+    "seconds", "error_code", "error_reason", "duration", "frame_rate", "worst_time", "worst_score",
 )  # fmt: skip
 _GRADE_STYLES = {"bad": "bold red", "poor": "dark_orange", "fair": "yellow", "good": "green", "excellent": "bold cyan"}
 _PIPED_WIDTH = 120  # of a table that goes to a file; a terminal's own width is used otherwise
-_QUIET_BELOW = 50  # inputs; without a terminal, progress lines appear above
+_QUIET_BELOW = 50  # inputs, or frames of a video; without a terminal, progress lines appear above
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def write_json_line(result: Result) -> None:
@@ -53,23 +57,60 @@ def print_table(results: Sequence[Result]) -> None:
     from rich.table import Table
 
     from genzqa.result import FailedResult
+    from genzqa.video_result import VideoResult
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=_PIPED_WIDTH)
+    videos = any(isinstance(result, VideoResult) for result in results)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold", ratio=None)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("grade", no_wrap=True)
+    if videos:
+        table.add_column("worst moment", justify="right", no_wrap=True)
     table.add_column("notes", overflow="fold")
     for result in results:
-        table.add_row(*(_failed_cells(result) if isinstance(result, FailedResult) else _scored_cells(result)))
+        cells = _failed_cells(result) if isinstance(result, FailedResult) else _scored_cells(result)
+        if videos:
+            worst = result.worst if isinstance(result, VideoResult) else None
+            cells.insert(4, f"{clock_time(worst.time)} ({worst.score:.1f})" if worst else "")
+        table.add_row(*cells)
     with _stdout():
         console.print(table)
 
 
-def _scored_cells(result: ImageResult) -> list[Any]:
+def print_timelines(results: Sequence[Result]) -> None:
+    """Of every video with a timeline, one line of bars, a bar a scored frame, from score 0 (low) to 100 (high).
+
+    Raises:
+        OutputError: If stdout cannot be written (a full disk).
+    """
+    from genzqa.video_result import VideoResult
+
+    with _stdout():
+        for result in results:
+            if isinstance(result, VideoResult) and result.timeline:
+                bars = "".join(_BARS[min(7, int(frame.score / 12.5))] for frame in result.timeline)
+                end = clock_time(result.timeline[-1].time)
+                print(f"{printable(result.input)}\n  {clock_time(result.timeline[0].time)} {bars} {end}")
+
+
+def clock_time(seconds: float) -> str:
+    """``m:ss.d``, with hours in front when there are any.
+
+    >>> clock_time(83.26)
+    '1:23.3'
+    """
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{rest / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{clock}" if hours else f"{minutes}:{clock}"
+
+
+def _scored_cells(result: ImageResult | VideoResult) -> list[Any]:
     from rich.text import Text
 
     low, high = result.interval
@@ -109,6 +150,8 @@ class CsvTable:
             "error_reason": error["reason"],
             "timesteps": ";".join(str(step) for step in record["timesteps"]),
             "notes": ";".join(note["code"] for note in record.get("notes", [])),
+            "worst_time": record.get("worst", {}).get("time", ""),
+            "worst_score": record.get("worst", {}).get("score", ""),
         }
         cells = [flat.get(column, "") for column in CSV_COLUMNS]
         self._write([spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in cells])
@@ -133,9 +176,58 @@ def csv_table(path: Path) -> Iterator[CsvTable]:
         yield CsvTable(file, path)
 
 
+class Shown:
+    """Progress that nobody sees; the forms below show it."""
+
+    def advance(self) -> None:
+        """One more input is done."""
+
+    def frames(self, name: str, done: int, total: int) -> None:
+        """``done`` of ``total`` frames of a video are scored."""
+
+
+class _Lines(Shown):
+    """Plain lines on stderr, for logs: about ten, and only where there is much to do."""
+
+    def __init__(self, total: int) -> None:
+        self._done, self._total, self._frames_shown = 0, total, 0
+
+    def advance(self) -> None:
+        self._done += 1
+        self._frames_shown = 0
+        if self._total > _QUIET_BELOW and self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
+            print(f"{self._done} of {self._total} done", file=sys.stderr, flush=True)
+
+    def frames(self, name: str, done: int, total: int) -> None:
+        if total > _QUIET_BELOW and done * 10 // total > self._frames_shown:
+            self._frames_shown = done * 10 // total
+            print(f"{printable(name)}: {done} of {total} frames", file=sys.stderr, flush=True)
+
+
+class _Bars(Shown):
+    """Bars with the time left: one over the inputs, if there are several, one over the frames of a video."""
+
+    def __init__(self, drawn: Progress, total: int) -> None:
+        self._drawn, self._total = drawn, total
+        self._inputs = drawn.add_task("scoring", total=total, visible=total > 1)
+        self._video = drawn.add_task("", total=None, visible=False)
+
+    def advance(self) -> None:
+        self._drawn.advance(self._inputs)
+        self._drawn.update(self._video, visible=False)
+
+    def frames(self, name: str, done: int, total: int) -> None:
+        if done >= total:
+            self._drawn.update(self._video, visible=False)
+            return
+        if not self._drawn.tasks[self._video].visible:
+            self._drawn.reset(self._video)
+        self._drawn.update(self._video, description=printable(name), completed=done, total=total, visible=True)
+
+
 @contextmanager
-def progress(total: int, *, bar: bool) -> Iterator[Callable[[], None]]:
-    """Report progress on stderr; the block calls what it gets once per input.
+def progress(total: int, *, bar: bool) -> Iterator[Shown]:
+    """Report progress on stderr; the block calls what it gets.
 
     Args:
         total: Number of inputs.
@@ -144,27 +236,18 @@ def progress(total: int, *, bar: bool) -> Iterator[Callable[[], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if console.is_terminal:
-        if not bar or total < 2:
-            yield lambda: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # stdout is for results alone: rich must not send it through its own console
-        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as drawn:
-            task = drawn.add_task("scoring", total=total)
-            yield lambda: drawn.advance(task)
+    if not console.is_terminal:
+        yield _Lines(total)
         return
-    done = 0
+    if not bar:
+        yield Shown()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if total > _QUIET_BELOW and done * 10 // total > (done - 1) * 10 // total:
-            print(f"{done} of {total} done", file=sys.stderr, flush=True)
-
-    yield advance
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # stdout is for results alone: rich must not send it through its own console
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as drawn:
+        yield _Bars(drawn, total)
 
 
 @contextmanager

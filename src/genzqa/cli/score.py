@@ -1,4 +1,4 @@
-"""``genzqa score``: photos in, a table, JSON lines, CSV and quality maps out."""
+"""``genzqa score``: photos and videos in, a table, JSON lines, CSV and quality maps out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from genzqa.cli.inputs import find_inputs
 from genzqa.cli.maps import MapFolder
-from genzqa.cli.output import CsvTable, csv_table, print_table, progress, write_json_line
+from genzqa.cli.output import CsvTable, csv_table, print_table, print_timelines, progress, write_json_line
 from genzqa.cli.text import printable
 from genzqa.errors import ConfigError, InputError
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     from genzqa.cli.output import Result
     from genzqa.result import ImageResult
 
-Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Photos, and folders, searched to the bottom.")]
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATH", help="Photos, videos, and folders, searched to the bottom.")
+]
 Model = Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapter of your own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all results to this CSV file.")]
 Map = Annotated[Path | None, typer.Option("--map", metavar="DIR", help="Also write each photo's quality map here.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos scored together.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
-MaxMegapixels = Annotated[float, typer.Option(min=0.0001, help="Refuse larger photos.")]
+MaxMegapixels = Annotated[float, typer.Option(min=0.0001, help="Refuse larger photos and videos.")]
+Timeline = Annotated[bool, typer.Option("--timeline", help="Also score one frame per second of every video.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames a video's score is made of [default: the model's].")]
+Start = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Leave out the beginning of every video.")]
+Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Score this much of every video.")]
 
 
 def score_command(
@@ -41,35 +47,45 @@ def score_command(
     batch_size: BatchSize = 4,
     offline: Offline = False,
     max_megapixels: MaxMegapixels = DEFAULT_LIMITS.max_pixels / MEGAPIXEL,
+    timeline: Timeline = False,
+    frames: Frames = None,
+    start: Start = 0.0,
+    duration: Duration = None,
 ) -> None:
-    """Score photos: 0 (bad) to 100 (excellent), with a 95 % interval, a grade, and notes.
+    """Score photos and videos: 0 (bad) to 100 (excellent), with a 95 % interval, a grade, and notes.
 
     Exit status: 0 all scored, 1 some failed, 2 usage, model or output error.
     """
     from genzqa.media.image import SUPPORTED_SUFFIXES
+    from genzqa.media.video_sniff import VIDEO_SUFFIXES
 
+    suffixes = (*SUPPORTED_SUFFIXES, *VIDEO_SUFFIXES)
     limits = Limits(max_pixels=round(max_megapixels * MEGAPIXEL))
-    found = find_inputs(paths, SUPPORTED_SUFFIXES, skip_folder=str(map_folder) if map_folder else None)
+    found = find_inputs(paths, suffixes, skip_folder=str(map_folder) if map_folder else None)
     for warning in found.warnings:
         _warn(warning)
-    if csv is not None and csv.suffix.lower() in SUPPORTED_SUFFIXES:  # `--csv *.jpg`
-        raise ConfigError("--csv would write a table over a photo", subject=str(csv), hint="name a file.csv")
+    if csv is not None and csv.suffix.lower() in suffixes:  # `--csv *.jpg`
+        raise ConfigError("--csv would write a table over a photo or a video", subject=str(csv), hint="name a file.csv")
     maps = MapFolder(map_folder, limits) if map_folder else None
     started = time.perf_counter()
     with ExitStack() as stack:
         # Entered before anything slow: a result that cannot be written is not worth computing.
         table = stack.enter_context(csv_table(csv)) if csv else None
         from genzqa.scoring.scorer import load
+        from genzqa.scoring.video import VideoOptions
 
+        options = VideoOptions(frames=frames, start=start, duration=duration, timeline=timeline)
         scorer = load(model, limits=limits, offline=offline)
-        advance = stack.enter_context(progress(len(found.files), bar=not (as_json and sys.stdout.isatty())))
+        shown = stack.enter_context(progress(len(found.files), bar=not (as_json and sys.stdout.isatty())))
         sinks = _Sinks(as_json, table, maps)
-        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=maps is not None)
+        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=maps is not None,
+                                   video=options, progress=shown.frames)  # fmt: skip
         for path, result in zip(found.files, scored, strict=True):
             sinks.take(path, result)
-            advance()
+            shown.advance()
     if not as_json:
         print_table(sinks.results)
+        print_timelines(sinks.results)
     seconds = time.perf_counter() - started
     typer.echo(f"{sinks.scored} scored, {sinks.failed} failed, {seconds:.1f} seconds", err=True)
     if sinks.failed or sinks.maps_lost or not found.complete:
@@ -85,14 +101,15 @@ class _Sinks:
         self.scored = self.failed = self.maps_lost = 0
 
     def take(self, path: str, result: Result) -> None:
-        from genzqa.result import ImageResult
+        from genzqa.result import FailedResult, ImageResult
 
-        if isinstance(result, ImageResult):
+        if isinstance(result, FailedResult):
+            self.failed += 1
+        else:
             self.scored += 1
+        if isinstance(result, ImageResult):
             self._draw(path, result)
             result = dataclasses.replace(result, quality_map=None)  # kept until the table is printed, so keep it small
-        else:
-            self.failed += 1
         if self._table is not None:
             self._table.add(result)
         if self._as_json:
@@ -101,7 +118,7 @@ class _Sinks:
             self.results.append(result)
 
     def _draw(self, path: str, result: ImageResult) -> None:
-        if self._maps is None:
+        if self._maps is None or result.quality_map is None:
             return
         try:
             self._maps.write(path, result)

@@ -10,7 +10,7 @@ from genzqa.errors import InputNotFoundError, InputTooLargeError, InputUnreadabl
 from genzqa.limits import Limits
 from genzqa.media.sniff import HEAD_BYTES, sniff
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def read_photo_file(path: str, limits: Limits) -> bytes:
@@ -28,9 +28,9 @@ def read_photo_file(path: str, limits: Limits) -> bytes:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character in the path
         status = None
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     if status is None:
-        is_url = _URL.match(path) is not None
+        is_url = URL.match(path) is not None
         hint = "URLs are not fetched; download the file first" if is_url else "check the path"
         raise InputNotFoundError("no such file", hint=hint)
     if stat.S_ISDIR(status.st_mode):
@@ -47,7 +47,7 @@ def read_photo_file(path: str, limits: Limits) -> bytes:
     except FileNotFoundError as error:
         raise InputNotFoundError("no such file", hint="it was there a moment ago; check what removes it") from error
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     check_bytes(len(data), limits)
     return data
 
@@ -64,6 +64,7 @@ def check_bytes(count: int, limits: Limits) -> None:
         )
 
 
-def _unreadable(error: OSError) -> InputUnreadableError:
+def unreadable(error: OSError) -> InputUnreadableError:
+    """The error to raise when the system refuses to read a file."""
     hint = "check its permissions" if isinstance(error, PermissionError) else "check the disk or the path"
     return InputUnreadableError(f"cannot be read: {(error.strerror or 'I/O error').lower()}", hint=hint)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError, OutputError
 from genzqa.model.folder import file_sha256
 from genzqa.model.names import ModelName, parse_name
-from genzqa.model.registry import lookup
+from genzqa.model.registry import cache_folder, lookup
 
 
 @dataclass(frozen=True)
@@ -121,5 +121,4 @@ def _published(model: ModelName) -> Mapping[str, str]:
 
 
 def _record_path(model: ModelName) -> Path:
-    cache = Path(os.environ.get("GENZQA_CACHE") or "~/.cache/genzqa").expanduser()
-    return cache / "pulled" / f"{quote(str(model), safe='')}.json"
+    return cache_folder() / "pulled" / f"{quote(str(model), safe='')}.json"

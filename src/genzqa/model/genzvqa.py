@@ -102,7 +102,7 @@ class GenzVQA(nn.Module):
     def read_frames(self, pixels: Tensor) -> FrameReadings:
         """Read frames ``(F, 3, H, W)`` in [-1, 1]."""
         parts = []
-        for frames in pixels.split(FRAMES_AT_ONCE):
+        for frames in torch.split(pixels, FRAMES_AT_ONCE):
             latents = self.image.encode(frames)
             timesteps = scoring_timesteps(self.config.timesteps)
             shape = (latents.shape[1], latents.shape[2], latents.shape[3])
@@ -138,5 +138,5 @@ class GenzVQA(nn.Module):
             noise: ``(T, 4, h, w)``, the same for every frame.
             timesteps: T integers in 0..999.
         """
-        parts = [self._read(latents, noise, timesteps) for latents in frame_latents.split(FRAMES_AT_ONCE)]
+        parts = [self._read(latents, noise, timesteps) for latents in torch.split(frame_latents, FRAMES_AT_ONCE)]
         return self.modulate(FrameReadings.joined(parts), slow, fast)

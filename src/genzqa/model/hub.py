@@ -26,7 +26,7 @@ from genzqa.model.folder import (
     weight_files,
 )
 from genzqa.model.names import ModelName, parse_name
-from genzqa.model.registry import lookup
+from genzqa.model.registry import cache_folder, lookup
 
 _SMALL_FILES = ("model_index.json", *CONFIG_FILES, *TOKENIZER_FILES)
 _PLAIN_WEIGHTS = (".safetensors", ".safetensors.index.json", "-*.safetensors")
@@ -61,10 +61,15 @@ def locate(model: ModelName, *, offline: bool = False) -> Path:
     """The base folder of a registered or hub model: what is here already, else downloaded where that is allowed.
 
     Raises:
+        ConfigError: A registered motion network, which is no base.
         OfflineError: Not here, and downloads are forbidden.
         ModelNotFoundError: Not here, and no source could be downloaded; or the embedded model is not installed.
         ModelCorruptError: The only source holds something that is not a base.
     """
+    if is_motion(model):
+        raise ConfigError(
+            "this is a motion network, not a base", subject=str(model), hint="use mini, sd15, sd21 or sd-turbo"
+        )
     if folder := find_local(model):
         return folder
     if is_embedded(model):
@@ -75,8 +80,16 @@ def locate(model: ModelName, *, offline: bool = False) -> Path:
     return pull(str(model)).folder
 
 
+def is_motion(model: ModelName) -> bool:
+    """True for a registered motion network."""
+    return model.kind == "registry" and lookup(model.value).kind == "motion"
+
+
 def find_local(model: ModelName) -> Path | None:
-    """The base folder of a registered or hub model if it is completely on this machine; never opens a connection."""
+    """The folder of a registered or hub model if it is completely on this machine; never opens a connection."""
+    if is_motion(model):
+        file = cache_folder() / "motion" / f"{model.value}.safetensors"
+        return file.parent if file.is_file() else None
     if is_embedded(model):
         folder = lookup(model.value).folder / "base"
         return folder if folder.is_dir() else None

@@ -1,10 +1,12 @@
 """The models this package knows by a short name: where they come from, under which licence, and what is inside.
 
-A registered *base* is a latent diffusion model without trained quality parts; a *scorer* has them and can give scores.
+A registered *base* is a latent diffusion model without trained quality parts; a *scorer* has them and can give scores; a
+*motion* network gives a video model the features of its clips.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,11 +31,12 @@ class Pretrained:
     Attributes:
         name: What the user writes.
         title: One line for a listing.
-        kind: ``base`` has no trained quality parts; ``scorer`` has them.
+        kind: ``base`` has no trained quality parts; ``scorer`` has them; ``motion`` is for video models.
         licence: Of the weights, not of this package.
-        text_width: Width of the prompt embeddings the UNet attends to.
-        latent_size: Side of the latent at the model's own resolution (64 means 512 pixels).
-        sources: Hub repositories, tried in this order; empty for the model inside the package.
+        text_width: Width of the prompt embeddings the UNet attends to; 0 for a motion network.
+        latent_size: Side of the latent at the model's own resolution (64 means 512 pixels); 0 likewise.
+        sources: Hub repositories (of a motion network: addresses), tried in this order; empty for the model inside the
+            package.
         revision: Commit or branch; None means the repository's default branch.
         size_bytes: Approximate download (float32 weights), None when not known.
         notes: What a user should know before choosing it.
@@ -42,7 +45,7 @@ class Pretrained:
 
     name: str
     title: str
-    kind: Literal["base", "scorer"]
+    kind: Literal["base", "scorer", "motion"]
     licence: Licence
     text_width: int
     latent_size: int
@@ -111,9 +114,25 @@ _MODELS = (
         size_bytes=5_160_000_000,
         notes=f"Not an open-source licence: read the repository's licence file before commercial use; {NO_CHECKSUM}.",
     ),
+    Pretrained(
+        name="slowfast-r50",
+        title="SlowFast-R50 8x8 trained on Kinetics-400, for video models on Stable Diffusion",
+        kind="motion",
+        licence=Licence("Apache-2.0", "https://github.com/facebookresearch/pytorchvideo/blob/main/LICENSE"),
+        text_width=0,
+        latent_size=0,
+        sources=("https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",),
+        size_bytes=140_000_000,
+        notes=f"PyTorchVideo's checkpoint, kept as safetensors; the embedded model does not need it; {NO_CHECKSUM}.",
+    ),
 )
 
 REGISTRY: dict[str, Pretrained] = {model.name: model for model in _MODELS}
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept and recorded: ``$GENZQA_CACHE``, by default ``~/.cache/genzqa``."""
+    return Path(os.environ.get("GENZQA_CACHE") or "~/.cache/genzqa").expanduser()
 
 
 def list_models() -> tuple[Pretrained, ...]:

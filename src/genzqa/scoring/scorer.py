@@ -1,12 +1,16 @@
-"""The scorer: sources in, results out. Everything a user calls to score photos goes through here."""
+"""The scorer: sources in, results out. Everything a user calls to score photos and videos goes through here."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import TypeAlias
 
 import torch
 
@@ -16,12 +20,20 @@ from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.domain import domain_notes
 from genzqa.media.image import ImageSource, Photo, decode_image
 from genzqa.media.preprocess import resize_square, to_network
+from genzqa.media.video import is_video_file, open_video
 from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.diffusion import scoring_timesteps
+from genzqa.model.hub import is_offline
+from genzqa.model.motion_weights import load_motion
 from genzqa.notes import Note
 from genzqa.result import FailedResult, ImageResult, Provenance, grade_of
 from genzqa.scoring.calibration import calibrate
 from genzqa.scoring.quality_map import quality_maps
+from genzqa.scoring.video import Progress, VideoOptions, score_video
+from genzqa.video_result import VideoResult
+
+Result: TypeAlias = ImageResult | VideoResult | FailedResult
+_DEFAULT_OPTIONS = VideoOptions()
 
 
 def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool = False) -> Scorer:
@@ -41,7 +53,7 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
         >>> scorer.config.name
         'mini'
     """
-    return Scorer(load_scorer(model, offline=offline), limits=limits)
+    return Scorer(load_scorer(model, offline=offline), limits=limits, offline=offline)
 
 
 @dataclass(frozen=True)
@@ -56,17 +68,29 @@ class _Prepared:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Video:
+    """A video in the place of a decoded photo; it is decoded while it is scored."""
+
+    source: str | os.PathLike[str] | bytes
+
+
+_Ready: TypeAlias = "_Prepared | _Video | FailedResult"
+
+
 class Scorer:
-    """Scores photos with one model; the same photo gets the same score alone, in a batch, and in another process.
+    """Scores photos and videos with one model; the same input gets the same score alone, in a batch, and in another
+    process.
 
     Raises:
         NotTrainedError: If the model has no calibration; its number would not mean anything.
     """
 
-    def __init__(self, loaded: LoadedScorer, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, loaded: LoadedScorer, *, limits: Limits = DEFAULT_LIMITS, offline: bool = False) -> None:
         if loaded.config.calibration is None:
             raise NotTrainedError("this model has no calibration; its score would mean nothing", subject=loaded.name,
                                   hint="train it, or fit a calibration on photos with known MOS")  # fmt: skip
+        self._loaded, self._offline = loaded, is_offline(offline)
         self.model, self.config, self.limits = loaded.model.eval(), loaded.config, limits
         self._calibration = loaded.config.calibration
         self.provenance = Provenance(
@@ -80,37 +104,71 @@ class Scorer:
             version=__version__,
         )
 
-    def score(self, source: ImageSource, *, quality_map: bool = False) -> ImageResult:
-        """Score one photo: a path, bytes, PIL image, NumPy array ``(H, W, 3)`` or tensor ``(3, H, W)``.
+    def score(self, source: ImageSource, *, quality_map: bool = False, video: VideoOptions = _DEFAULT_OPTIONS,
+              progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip
+        """Score one photo or video.
+
+        Args:
+            source: A path or bytes of a photo or video file; or a photo as PIL image, NumPy array ``(H, W, 3)`` or tensor
+                ``(3, H, W)``.
+            quality_map: Whether a photo's result carries its quality map.
+            video: What part of a video, and what to find out besides the score.
+            progress: Called with the frames scored so far and in all, for a video.
 
         Raises:
-            InputError: If the photo cannot be read or is over a limit.
+            InputError: If it cannot be read or is over a limit.
         """
+        if (film := _as_video(source)) is not None:
+            return self._score_video(film, video, progress)
+        return self.score_image(source, quality_map=quality_map)
+
+    def score_image(self, source: ImageSource, *, quality_map: bool = False) -> ImageResult:
+        """Score one photo; as `score`, for a source that is known to be one."""
         return self._score_batch([self._prepare(source)], quality_map)[0]
 
-    def score_many(self, sources: Iterable[ImageSource], *, batch_size: int = 4, quality_map: bool = False) -> Iterator[
-        ImageResult | FailedResult
-    ]:  # fmt: skip
-        """Score photos in order, one result per source; a bad one yields a `FailedResult` and the others go on.
+    def score_many(self, sources: Iterable[ImageSource], *, batch_size: int = 4, quality_map: bool = False,
+                   video: VideoOptions = _DEFAULT_OPTIONS,
+                   progress: Callable[[str, int, int], None] | None = None) -> Iterator[Result]:  # fmt: skip
+        """Score in order, one result per source; a bad one yields a `FailedResult` and the others go on.
 
-        The next batch is decoded while one is scored. Nothing grows with the number of sources.
+        The next batch is decoded while one is scored. Nothing grows with the number of sources. ``progress`` is called
+        with the name, frames scored and frames in all of a video that is being scored.
         """
         remaining = iter(sources)
         with ThreadPoolExecutor(1, "genzqa-decode") as decoder:
-            ahead: Future[list[_Prepared | FailedResult]] | None = None
+            ahead: Future[list[_Ready]] | None = None
             while batch := list(islice(remaining, max(1, batch_size))):
                 following = decoder.submit(self._prepare_batch, batch)
                 if ahead is not None:
-                    yield from self._results(ahead.result(), quality_map)
+                    yield from self._results(ahead.result(), quality_map, video, progress)
                 ahead = following
             if ahead is not None:
-                yield from self._results(ahead.result(), quality_map)
+                yield from self._results(ahead.result(), quality_map, video, progress)
 
-    def _prepare_batch(self, sources: Sequence[ImageSource]) -> list[_Prepared | FailedResult]:
-        prepared: list[_Prepared | FailedResult] = []
+    def _score_video(
+        self, film: _Video, options: VideoOptions, progress: Progress | None = None
+    ) -> ImageResult | VideoResult:
+        """A video with one frame scores as its image does."""
+        provenance = self.provenance
+        if self.config.video is not None:
+            if self._loaded.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
+                motion = load_motion(self.config.video.motion, offline=self._offline)
+                self._loaded = dataclasses.replace(self._loaded, motion=motion)
+            provenance = dataclasses.replace(provenance, timesteps=scoring_timesteps(self.config.video.timesteps))
+        with open_video(film.source, self.limits) as reader:
+            result = score_video(self._loaded, self._calibration, provenance, reader, options, progress)
+            if result is not None:
+                return result
+            frame = next(iter(reader.moments([0.0]))).pixels
+            single = self.score_image(frame)
+            note = Note("single_frame", "A video of one frame; scored as the photo it is.")
+            return dataclasses.replace(single, input=reader.name, notes=(*reader.notes, *single.notes, note))
+
+    def _prepare_batch(self, sources: Sequence[ImageSource]) -> list[_Ready]:
+        prepared: list[_Ready] = []
         for source in sources:
             try:
-                prepared.append(self._prepare(source))
+                prepared.append(_as_video(source) or self._prepare(source))
             except InputError as error:
                 prepared.append(FailedResult(error.subject, error, self.provenance))
         return prepared
@@ -123,12 +181,20 @@ class Scorer:
         seconds = time.perf_counter() - started
         return _Prepared(photo.name, photo.width, photo.height, notes, to_network(resized), seconds)
 
-    def _results(
-        self, prepared: Sequence[_Prepared | FailedResult], quality_map: bool
-    ) -> Iterator[ImageResult | FailedResult]:
+    def _results(self, prepared: Sequence[_Ready], quality_map: bool, video: VideoOptions,
+                 progress: Callable[[str, int, int], None] | None) -> Iterator[Result]:  # fmt: skip
         scored = iter(self._score_batch([one for one in prepared if isinstance(one, _Prepared)], quality_map))
         for one in prepared:
-            yield one if isinstance(one, FailedResult) else next(scored)
+            if isinstance(one, FailedResult):
+                yield one
+            elif isinstance(one, _Prepared):
+                yield next(scored)
+            else:
+                try:
+                    name = "<bytes>" if isinstance(one.source, bytes) else os.fsdecode(one.source)
+                    yield self._score_video(one, video, partial(progress, name) if progress else None)
+                except InputError as error:
+                    yield FailedResult(error.subject, error, self.provenance, "video")
 
     def _score_batch(self, photos: Sequence[_Prepared], quality_map: bool) -> list[ImageResult]:
         if not photos:
@@ -168,3 +234,10 @@ class Scorer:
             seconds=photo.seconds + seconds,
             quality_map=quality_map,
         )
+
+
+def _as_video(source: ImageSource) -> _Video | None:
+    """A path or bytes whose content is a video container."""
+    if isinstance(source, str | os.PathLike | bytes) and is_video_file(source):
+        return _Video(source)
+    return None

@@ -1,0 +1,299 @@
+"""From a video file to its result: frames are decoded ahead by one thread, read by the model, and modulated by motion."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import heapq
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genzqa.errors import ConfigError, InputError
+from genzqa.media.preprocess import resize_square, to_network
+from genzqa.media.video import Moment, VideoReader, uniform_times
+from genzqa.model.adapter import LoadedScorer
+from genzqa.model.genzvqa import FRAMES_AT_ONCE, FrameReadings
+from genzqa.model.motion import clip_features
+from genzqa.notes import Note
+from genzqa.result import Provenance, grade_of
+from genzqa.scoring.calibration import calibrate
+from genzqa.scoring.quality_map import quality_maps
+from genzqa.video_result import FrameCounts, FrameScore, VideoResult, WorstFrame
+
+if TYPE_CHECKING:
+    from genzqa.media.colour import Pixels
+    from genzqa.model.config import Calibration, VideoConfig
+
+DEFAULT_FRAMES = 8
+MOST_TIMELINE_POINTS = 600  # of a timeline; longer videos get them evenly spread
+WORST_SIDE = 640  # pixels, longest side of a frame kept for the report
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What part of a video to score, and what to find out besides the score.
+
+    Attributes:
+        frames: Frames the score is made of; None for the model's own number.
+        start: Seconds to leave out at the beginning.
+        duration: Seconds to score from there; None for all.
+        timeline: Whether to score one more frame per second for the timeline.
+        worst_frames: How many of the worst frames to keep, with their maps.
+
+    Raises:
+        ConfigError: A number that makes no sense.
+    """
+
+    frames: int | None = None
+    start: float = 0.0
+    duration: float | None = None
+    timeline: bool = False
+    worst_frames: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise ConfigError(f"{self.frames} frames cannot be scored", hint="ask for one at least")
+        if not (math.isfinite(self.start) and self.start >= 0):
+            raise ConfigError(f"a start of {self.start} seconds makes no sense", hint="give 0 or more")
+        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
+            raise ConfigError(f"a duration of {self.duration} seconds makes no sense", hint="give more than 0")
+
+
+@dataclass
+class _Seen:
+    """What has been read so far; the worst frames are kept in a bounded heap, all other pixels are let go."""
+
+    scored: list[FrameScore] = field(default_factory=list)
+    timeline: list[FrameScore] = field(default_factory=list)
+    readings: list[FrameReadings] = field(default_factory=list)
+    slow: list[torch.Tensor] = field(default_factory=list)
+    fast: list[torch.Tensor] = field(default_factory=list)
+    worst: list[tuple[float, float, FrameScore, Pixels]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A decoded moment on its way to the network, and whether it counts for the score, the timeline, or both."""
+
+    moment: Moment
+    pixels: torch.Tensor
+    counts: bool
+    on_timeline: bool
+
+
+def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Provenance, reader: VideoReader,
+                options: VideoOptions, progress: Progress | None = None) -> VideoResult | None:  # fmt: skip
+    """Score an open video; None if it turns out to have one frame only, which is a photo.
+
+    Raises:
+        InputError: If the video cannot be read, or nothing of it lies in the part asked for.
+    """
+    started = time.perf_counter()
+    facts, config = reader.facts, loaded.config.video
+    span = _span(reader, options)
+    count = options.frames or (config.frames if config else DEFAULT_FRAMES)
+    plan = _plan(span, count, options.timeline)
+    seen = _Seen()
+    with _prepared(loaded, reader, plan, config) as frames, torch.inference_mode():
+        for done, batch in _batches(frames):
+            _read(loaded, calibration, batch, seen, options.worst_frames)
+            if progress is not None:
+                progress(done, len(plan))
+    if progress is not None:
+        progress(len(plan), len(plan))
+    if reader.tally.decoded == 1:
+        return None
+    raw, gamma = _combine(loaded, seen)
+    score, interval, percentile = calibrate(raw, (config.calibration if config else None) or calibration)
+    every = {frame.time: frame for frame in [*seen.timeline, *seen.scored]}
+    return VideoResult(
+        input=reader.name,
+        score=score,
+        raw=raw,
+        interval=interval,
+        grade=grade_of(score),
+        percentile=percentile,
+        provenance=provenance,
+        width=facts.width,
+        height=facts.height,
+        duration=span[1],
+        frame_rate=facts.frame_rate,
+        frames=tuple(seen.scored),
+        worst=min(every.values(), key=lambda frame: (frame.score, frame.time)),
+        timeline=tuple(seen.timeline) if options.timeline else None,
+        gamma=gamma,
+        counts=FrameCounts(reader.tally.declared, reader.tally.decoded, reader.tally.corrupt),
+        stream=_stream_record(reader),
+        notes=(*reader.notes, *_notes(loaded)),
+        seconds=time.perf_counter() - started,
+        worst_frames=_worst_frames(loaded, seen),
+    )
+
+
+def _span(reader: VideoReader, options: VideoOptions) -> tuple[float, float]:
+    """Start and length in seconds of the part to score."""
+    whole = reader.facts.duration
+    if options.start >= whole:
+        raise InputError(f"the video ends after {whole:.2f} seconds, before the start asked for ({options.start:g})",
+                         subject=reader.name, hint="start earlier")  # fmt: skip
+    left = whole - options.start
+    return options.start, min(left, options.duration) if options.duration is not None else left
+
+
+def _plan(span: tuple[float, float], count: int, timeline: bool) -> list[tuple[float, bool, bool]]:
+    """Ascending times, each with whether it counts for the score and whether it belongs to the timeline."""
+    start, length = span
+    plan = dict.fromkeys(uniform_times(length, count, start), (True, False))
+    if timeline:
+        points = min(MOST_TIMELINE_POINTS, max(1, math.ceil(length)))
+        for at in uniform_times(length, points, start):
+            plan[at] = (plan.get(at, (False, False))[0], True)
+    return [(at, *plan[at]) for at in sorted(plan)]
+
+
+@contextlib.contextmanager
+def _prepared(
+    loaded: LoadedScorer, reader: VideoReader, plan: list[tuple[float, bool, bool]], config: VideoConfig | None
+) -> Generator[Iterator[_Frame]]:
+    """The planned frames, decoded and resized by a thread that runs a few frames ahead and ends with the block."""
+    ready: queue.Queue[_Frame | BaseException | None] = queue.Queue(maxsize=FRAMES_AT_ONCE)
+    stop = threading.Event()
+    size = loaded.config.preprocessing.size
+    motion = loaded.motion if loaded.video is not None else None
+    clip = motion.config.frames if motion is not None else 0
+
+    def put(item: _Frame | BaseException | None) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return True
+        return False
+
+    def produce() -> None:
+        try:
+            times = [at for at, _, _ in plan]
+            moments = reader.moments(times, clip_frames=clip, clip_side=config.motion_size if config else 224)
+            for moment, counts, on_timeline in _distinct(moments, plan):
+                if not put(_Frame(moment, to_network(resize_square(moment.pixels, size)), counts, on_timeline)):
+                    return
+            put(None)
+        except BaseException as error:  # whatever it is, the scoring thread must hear of it
+            put(error)
+
+    def consume() -> Iterator[_Frame]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=produce, name="genzqa-decode", daemon=True)
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _distinct(moments: Iterator[Moment], plan: list[tuple[float, bool, bool]]) -> Iterator[tuple[Moment, bool, bool]]:
+    """Every frame once, though several planned times may fall on it: a short video has fewer frames than are asked for."""
+    held: tuple[Moment, bool, bool] | None = None
+    for moment, (_, counts, on_timeline) in zip(moments, plan, strict=False):  # a truncated file gives fewer moments
+        if held is not None and held[0].time == moment.time:
+            held = held[0], held[1] or counts, held[2] or on_timeline
+            continue
+        if held is not None:
+            yield held
+        held = moment, counts, on_timeline
+    if held is not None:
+        yield held
+
+
+def _batches(frames: Iterator[_Frame]) -> Iterator[tuple[int, list[_Frame]]]:
+    """Groups of frames for one call of the network, each with how many there were up to it."""
+    batch: list[_Frame] = []
+    done = 0
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == FRAMES_AT_ONCE:
+            done += len(batch)
+            yield done, batch
+            batch = []
+    if batch:
+        yield done + len(batch), batch
+
+
+def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], seen: _Seen, keep: int) -> None:
+    pixels = torch.stack([frame.pixels for frame in batch])
+    if loaded.video is None:
+        raw = loaded.model(pixels).raw
+    else:
+        readings = loaded.video.read_frames(pixels)
+        raw = readings.raw
+        chosen = torch.tensor([frame.counts for frame in batch])
+        seen.readings.append(FrameReadings(raw[chosen], readings.block_scores[chosen],
+                                           [query[chosen] for query in readings.queries]))  # fmt: skip
+    for frame, value in zip(batch, raw.tolist(), strict=True):
+        scored = FrameScore(frame.moment.time, calibrate(value, calibration)[0], value)
+        if frame.counts:
+            seen.scored.append(scored)
+            if loaded.motion is not None and frame.moment.clip is not None:
+                slow, fast = clip_features(loaded.motion, frame.moment.clip)
+                seen.slow.append(slow)
+                seen.fast.append(fast)
+        if frame.on_timeline:
+            seen.timeline.append(scored)
+        if keep:
+            entry = (-scored.score, -scored.time, scored, frame.moment.pixels)
+            if len(seen.worst) < keep:
+                heapq.heappush(seen.worst, entry)
+            elif entry[:2] > seen.worst[0][:2]:
+                heapq.heapreplace(seen.worst, entry)
+
+
+def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...]]:
+    """Raw score and gamma of every layer: modulated by motion, or the plain mean of the frames."""
+    if loaded.video is None or not seen.slow:
+        return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks)
+    with torch.inference_mode():
+        trace = loaded.video.modulate(
+            FrameReadings.joined(seen.readings), torch.stack(seen.slow), torch.stack(seen.fast)
+        )
+    return float(trace.score), tuple(trace.gamma.tolist())
+
+
+def _worst_frames(loaded: LoadedScorer, seen: _Seen) -> tuple[WorstFrame, ...]:
+    kept = []
+    for _, _, frame, pixels in sorted(seen.worst, key=lambda entry: entry[2].score):
+        network = to_network(resize_square(pixels, loaded.config.preprocessing.size))
+        raw, drawn = quality_maps(loaded.model, network[None])
+        eight_bit = pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
+        small = Image.fromarray(np.asarray(eight_bit, np.uint8))
+        small.thumbnail((WORST_SIDE, WORST_SIDE), Image.Resampling.BICUBIC)
+        shift = frame.score - float(raw[0])
+        kept.append(WorstFrame(frame, np.asarray(small), (drawn[0] + shift).numpy().astype(np.float32)))
+    return tuple(kept)
+
+
+def _stream_record(reader: VideoReader) -> dict[str, object]:
+    record = dataclasses.asdict(reader.facts)
+    for elsewhere in ("width", "height", "duration", "frame_rate", "frames_declared"):
+        del record[elsewhere]
+    return record
+
+
+def _notes(loaded: LoadedScorer) -> tuple[Note, ...]:
+    if loaded.video is not None:
+        return ()
+    return (Note("frames_only", "The score is the mean over single frames: this model has no temporal part yet, so that "
+                                "stutter, freezes and flicker do not count."),)  # fmt: skip
