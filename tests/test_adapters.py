@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import genzqa
 from genzqa import GenzIQA
-from genzqa.model.adapter import build, save_adapter, trained_parameters
+from genzqa.model.adapter import PROMPTS, build, load_scorer, save_adapter, trained_parameters
 from genzqa.model.base import load_base
 from genzqa.model.config import ScorerConfig
 from genzqa.model.lora import add_lora, cross_attention_targets
+from genzqa.model.prompts import StoredPrompts
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,24 @@ def test_a_v_prediction_base_is_converted(sd15_small_base: Path, tmp_path: Path)
     noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
     wanted = abar.sqrt() * traces[0].eps[0, 0] + (1 - abar).sqrt() * noisy
     torch.testing.assert_close(traces[1].eps[0, 0], wanted, rtol=0, atol=1e-5)
+
+
+def test_stored_prompts_spare_the_text_encoder_and_change_no_score(small_scorer: Path) -> None:
+    computed = load_scorer(f"local-dir:{small_scorer}")
+    stored = load_scorer(f"local-dir:{small_scorer}", trainable=False)
+    assert isinstance(stored.model.prompts, StoredPrompts)
+    assert not isinstance(computed.model.prompts, StoredPrompts)
+    pixels = torch.rand(1, 3, 128, 128) * 2 - 1
+    with torch.inference_mode():
+        assert float(stored.model(pixels).raw) == pytest.approx(float(computed.model(pixels).raw), abs=1e-4)
+        torch.testing.assert_close(stored.model.prompts(), computed.model.prompts(), rtol=0, atol=1e-6)
+    assert torch.equal(stored.model.prompts.context, computed.model.prompts.context)
+
+
+def test_an_adapter_without_stored_prompts_still_scores(small_scorer: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(small_scorer, old)
+    weights = load_file(old / "adapter.safetensors")
+    save_file({name: value for name, value in weights.items() if name != PROMPTS}, old / "adapter.safetensors")
+    loaded = load_scorer(f"local-dir:{old}", trainable=False)
+    assert not isinstance(loaded.model.prompts, StoredPrompts)

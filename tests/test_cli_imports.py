@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "peft", "huggingface_hub")
+HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "peft", "huggingface_hub",
+         "matplotlib", "jinja2")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"],

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import genzqa
 from genzqa.cli import app
-from genzqa.cli.output import clock_time
+from genzqa.text import clock_time
 from videos import encode
 
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from genzqa.cli.text import printable, spreadsheet_cell, valid_utf8
 from genzqa.errors import OutputError
 from genzqa.files import atomic_file, unwritable
+from genzqa.text import clock_time, printable, spreadsheet_cell, valid_utf8
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -95,19 +95,6 @@ def print_timelines(results: Sequence[Result]) -> None:
                 bars = "".join(_BARS[min(7, int(frame.score / 12.5))] for frame in result.timeline)
                 end = clock_time(result.timeline[-1].time)
                 print(f"{printable(result.input)}\n  {clock_time(result.timeline[0].time)} {bars} {end}")
-
-
-def clock_time(seconds: float) -> str:
-    """``m:ss.d``, with hours in front when there are any.
-
-    >>> clock_time(83.26)
-    '1:23.3'
-    """
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    clock = f"{rest / 10:04.1f}"
-    return f"{hours}:{minutes:02}:{clock}" if hours else f"{minutes}:{clock}"
 
 
 def _scored_cells(result: ImageResult | VideoResult) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genzqa.cli.text import printable
+from genzqa.text import printable
 
 
 def import_reference_command(

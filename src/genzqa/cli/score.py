@@ -1,4 +1,4 @@
-"""``genzqa score``: photos and videos in, a table, JSON lines, CSV and quality maps out."""
+"""``genzqa score``: photos and videos in, a table, JSON lines, CSV, quality maps and a report out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genzqa.cli import startup
 from genzqa.cli.inputs import find_inputs
 from genzqa.cli.maps import MapFolder
 from genzqa.cli.output import CsvTable, csv_table, print_table, print_timelines, progress, write_json_line
-from genzqa.cli.text import printable
+from genzqa.cli.report import report_page
 from genzqa.errors import ConfigError, InputError
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
+from genzqa.text import printable
 
 if TYPE_CHECKING:
     from genzqa.cli.output import Result
+    from genzqa.report.page import ReportPage
     from genzqa.result import ImageResult
 
 Paths = Annotated[
@@ -29,6 +32,7 @@ Model = Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapt
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all results to this CSV file.")]
 Map = Annotated[Path | None, typer.Option("--map", metavar="DIR", help="Also write each photo's quality map here.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write one HTML page with pictures and maps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos scored together.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.0001, help="Refuse larger photos and videos.")]
@@ -37,6 +41,8 @@ Frames = Annotated[int | None, typer.Option(min=1, help="Frames a video's score 
 Start = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Leave out the beginning of every video.")]
 Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Score this much of every video.")]
 
+_REPORTED_FRAMES = 3  # of the worst of every video
+
 
 def score_command(
     paths: Paths,
@@ -44,6 +50,7 @@ def score_command(
     as_json: AsJson = False,
     csv: Csv = None,
     map_folder: Map = None,
+    report: Report = None,
     batch_size: BatchSize = 4,
     offline: Offline = False,
     max_megapixels: MaxMegapixels = DEFAULT_LIMITS.max_pixels / MEGAPIXEL,
@@ -64,21 +71,26 @@ def score_command(
     found = find_inputs(paths, suffixes, skip_folder=str(map_folder) if map_folder else None)
     for warning in found.warnings:
         _warn(warning)
-    if csv is not None and csv.suffix.lower() in suffixes:  # `--csv *.jpg`
-        raise ConfigError("--csv would write a table over a photo or a video", subject=str(csv), hint="name a file.csv")
+    for option, target in (("csv", csv), ("html", report)):
+        if target is not None and target.suffix.lower() in suffixes:  # `--csv *.jpg`
+            raise ConfigError("this would be written over a photo or a video", subject=str(target),
+                              hint=f"name a file.{option}")  # fmt: skip
     maps = MapFolder(map_folder, limits) if map_folder else None
     started = time.perf_counter()
     with ExitStack() as stack:
         # Entered before anything slow: a result that cannot be written is not worth computing.
         table = stack.enter_context(csv_table(csv)) if csv else None
+        page = stack.enter_context(report_page(report, limits)) if report else None
+        startup.import_quickly()
         from genzqa.scoring.scorer import load
         from genzqa.scoring.video import VideoOptions
 
-        options = VideoOptions(frames=frames, start=start, duration=duration, timeline=timeline)
+        options = VideoOptions(frames=frames, start=start, duration=duration, timeline=timeline or page is not None,
+                               worst_frames=_REPORTED_FRAMES if page else 0)  # fmt: skip
         scorer = load(model, limits=limits, offline=offline)
         shown = stack.enter_context(progress(len(found.files), bar=not (as_json and sys.stdout.isatty())))
-        sinks = _Sinks(as_json, table, maps)
-        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=maps is not None,
+        sinks = _Sinks(as_json, table, maps, page, timeline=timeline)
+        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=bool(maps or page),
                                    video=options, progress=shown.frames)  # fmt: skip
         for path, result in zip(found.files, scored, strict=True):
             sinks.take(path, result)
@@ -95,21 +107,29 @@ def score_command(
 class _Sinks:
     """Where results go as they arrive."""
 
-    def __init__(self, as_json: bool, table: CsvTable | None, maps: MapFolder | None) -> None:
-        self._as_json, self._table, self._maps = as_json, table, maps
+    def __init__(self, as_json: bool, table: CsvTable | None, maps: MapFolder | None, page: ReportPage | None, *,
+                 timeline: bool) -> None:  # fmt: skip
+        self._as_json, self._table, self._maps, self._page, self._timeline = as_json, table, maps, page, timeline
         self.results: list[Result] = []
         self.scored = self.failed = self.maps_lost = 0
 
     def take(self, path: str, result: Result) -> None:
         from genzqa.result import FailedResult, ImageResult
 
+        if self._page is not None:
+            self._page.add(path, result)
         if isinstance(result, FailedResult):
             self.failed += 1
         else:
             self.scored += 1
+        # What follows is kept until the table is printed, so it is made small; a timeline that only the report asked
+        # for does not change what else is written.
         if isinstance(result, ImageResult):
             self._draw(path, result)
-            result = dataclasses.replace(result, quality_map=None)  # kept until the table is printed, so keep it small
+            result = dataclasses.replace(result, quality_map=None)
+        elif not isinstance(result, FailedResult):
+            timeline = result.timeline if self._timeline else None
+            result = dataclasses.replace(result, worst_frames=(), timeline=timeline)
         if self._table is not None:
             self._table.add(result)
         if self._as_json:

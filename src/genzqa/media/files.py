@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ from genzqa.errors import InputNotFoundError, InputTooLargeError, InputUnreadabl
 from genzqa.limits import Limits
 from genzqa.media.sniff import HEAD_BYTES, sniff
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def read_photo_file(path: str, limits: Limits) -> bytes:
@@ -22,21 +23,7 @@ def read_photo_file(path: str, limits: Limits) -> bytes:
         InputTooLargeError: More bytes than `Limits.max_file_bytes`.
         UnsupportedFormatError, CorruptInputError: See `sniff`.
     """
-    try:
-        # An empty string would become the current directory as a Path.
-        status = Path(path).stat() if path else None
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character in the path
-        status = None
-    except OSError as error:
-        raise unreadable(error) from error
-    if status is None:
-        is_url = URL.match(path) is not None
-        hint = "URLs are not fetched; download the file first" if is_url else "check the path"
-        raise InputNotFoundError("no such file", hint=hint)
-    if stat.S_ISDIR(status.st_mode):
-        raise InputUnreadableError("this is a directory", hint="give the files in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputUnreadableError("not a regular file", hint="pipes and devices are not read; save to a file first")
+    status = regular_file(path)
     check_bytes(status.st_size, limits)
     try:
         with Path(path).open("rb") as file:
@@ -50,6 +37,31 @@ def read_photo_file(path: str, limits: Limits) -> bytes:
         raise unreadable(error) from error
     check_bytes(len(data), limits)
     return data
+
+
+def regular_file(path: str) -> os.stat_result:
+    """What the system says of a file that can be opened without blocking.
+
+    Raises:
+        InputNotFoundError: Nothing is at this path.
+        InputUnreadableError: A directory, a pipe or device, or no permission.
+    """
+    try:
+        # An empty string would become the current directory as a Path.
+        status = Path(path).stat() if path else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character in the path
+        status = None
+    except OSError as error:
+        raise unreadable(error) from error
+    if status is None:
+        is_url = _URL.match(path) is not None
+        hint = "URLs are not fetched; download the file first" if is_url else "check the path"
+        raise InputNotFoundError("no such file", hint=hint)
+    if stat.S_ISDIR(status.st_mode):
+        raise InputUnreadableError("this is a directory", hint="give the files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputUnreadableError("not a regular file", hint="pipes and devices are not read; save to a file first")
+    return status
 
 
 def check_bytes(count: int, limits: Limits) -> None:

@@ -38,14 +38,11 @@ def overlay_png(pixels: Pixels, quality_map: npt.NDArray[np.float32], *, score: 
     Returns:
         A PNG file: the photo, at most 1024 pixels on its long side, above a legend.
     """
-    photo = _shrunk(pixels)
+    photo = shrunk(pixels, LONG_SIDE)
     low, high = colour_range(quality_map)
-    field = Image.fromarray(np.asarray(quality_map, np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
-    badness = np.clip((high - np.asarray(field, np.float32)) / np.float32(high - low), 0, 1)
-    drawn = _blend(np.asarray(photo, np.float32), badness)
     legend = _legend(max(MIN_WIDTH, photo.width), low, high, score, grade)
     canvas = Image.new("RGB", (legend.width, photo.height + legend.height), _GROUND)
-    canvas.paste(Image.fromarray(drawn), ((legend.width - photo.width) // 2, 0))
+    canvas.paste(draw_over(photo, quality_map, low, high), ((legend.width - photo.width) // 2, 0))
     canvas.paste(legend, (0, photo.height))
     file = io.BytesIO()
     canvas.save(file, "PNG")
@@ -61,14 +58,27 @@ def colour_range(quality_map: npt.NDArray[np.float32]) -> tuple[float, float]:
     return low, high
 
 
-def _shrunk(pixels: Pixels) -> Image.Image:
-    """At most 1024 pixels on the long side; a tiny picture is enlarged by whole pixels, to be seen at all."""
+def draw_over(photo: Image.Image, quality_map: npt.NDArray[np.float32], low: float, high: float) -> Image.Image:
+    """The photo with its map, of any size, drawn over it: strongest colour at ``low`` points, none from ``high`` up."""
+    field = Image.fromarray(np.asarray(quality_map, np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    badness = np.clip((high - np.asarray(field, np.float32)) / np.float32(high - low), 0, 1)
+    return Image.fromarray(_blend(np.asarray(photo, np.float32), badness))
+
+
+def legend_colours(count: int) -> npt.NDArray[np.uint8]:
+    """``(count, 3)``: what the map looks like over light grey, from its worst to its best points."""
+    over = np.full((1, count, 3), 205, np.float32)
+    return _blend(over, np.linspace(1, 0, count, dtype=np.float32)[None]).reshape(count, 3)
+
+
+def shrunk(pixels: Pixels, long_side: int) -> Image.Image:
+    """At most ``long_side`` pixels; a tiny picture is enlarged by whole pixels, to be seen at all."""
     if pixels.dtype != np.uint8:
         pixels = np.asarray(np.clip(pixels.astype(np.float32) * 255 + 0.5, 0, 255), np.uint8)
     photo = Image.fromarray(np.asarray(pixels, np.uint8))
     long = max(photo.size)
-    if long > LONG_SIDE:
-        size = tuple(max(1, round(side * LONG_SIDE / long)) for side in photo.size)
+    if long > long_side:
+        size = tuple(max(1, round(side * long_side / long)) for side in photo.size)
         return photo.resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=2.0)
     factor = max(1, MIN_WIDTH // long)
     return photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.NEAREST)
@@ -100,9 +110,8 @@ def _legend(width: int, low: float, high: float, score: float, grade: str) -> Im
     draw.text((margin, 8), f"{score:.1f}", _INK, large)
     draw.text((margin, 34), grade, _FAINT, small)
     left, right, top = margin + 110, width - margin - 12, 14
-    bar = _blend(np.full((14, right - left, 3), 205, np.float32),
-                 np.broadcast_to(np.linspace(1, 0, right - left, dtype=np.float32), (14, right - left)))  # fmt: skip
-    legend.paste(Image.fromarray(bar), (left, top))
+    bar = np.broadcast_to(legend_colours(right - left), (14, right - left, 3))
+    legend.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
     draw.rectangle((left - 1, top - 1, right, top + 14), outline=_FAINT)
     for fraction in (0, 0.25, 0.5, 0.75, 1):
         x = left + fraction * (right - left - 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +22,12 @@ from av.stream import Discard, Disposition
 from genzqa.errors import (
     CorruptInputError,
     InputError,
-    InputNotFoundError,
     InputTimeoutError,
     InputTooLargeError,
-    InputUnreadableError,
     UnsupportedFormatError,
 )
 from genzqa.limits import MEGAPIXEL, Limits
-from genzqa.media.files import URL, unreadable
+from genzqa.media.files import regular_file, unreadable
 from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, sniff_video
 
 AGAIN = "copy or download it again"
@@ -213,19 +210,7 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
 
 
 def _open_file(path: str, limits: Limits) -> BinaryIO:
-    try:
-        status = Path(path).stat() if path else None
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character in the path
-        status = None
-    except OSError as error:
-        raise unreadable(error) from error
-    if status is None:
-        hint = "URLs are not fetched; download the file first" if URL.match(path) else "check the path"
-        raise InputNotFoundError("no such file", hint=hint)
-    if stat.S_ISDIR(status.st_mode):
-        raise InputUnreadableError("this is a directory", hint="give the files in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputUnreadableError("not a regular file", hint="pipes and devices are not read; save to a file first")
+    status = regular_file(path)
     _check_bytes(status.st_size, limits)
     try:
         return Path(path).open("rb")

@@ -20,10 +20,12 @@ from genzqa.model.genziqa import GenzIQA
 from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.lora import load_lora, lora_parameters
 from genzqa.model.names import ModelName, parse_name
+from genzqa.model.prompts import StoredPrompts
 from genzqa.model.registry import embedded_folder
 from genzqa.model.slowfast import SlowFast, SlowFastConfig
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+PROMPTS = "prompt_embeds"  # of both prompts as computed when the adapter was written; spares scoring the text encoder
 VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
 
 
@@ -40,8 +42,14 @@ class LoadedScorer:
     base_sha256: str
 
 
-def load_scorer(name: str, *, offline: bool = False) -> LoadedScorer:
+def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> LoadedScorer:
     """Load a trained scorer: an adapter folder or a registry name of kind "scorer", with its base.
+
+    Args:
+        name: See `genzqa.model.names`.
+        offline: Never open a connection.
+        trainable: Whether the prompts must be computed anew from their context. If not, those stored in the adapter
+            serve, and the text encoder is not even loaded.
 
     Raises:
         NotTrainedError: If the name is a base without trained parts.
@@ -50,7 +58,10 @@ def load_scorer(name: str, *, offline: bool = False) -> LoadedScorer:
     folder = locate_adapter(parse_name(name))
     config = read_config(folder / CONFIG)
     weights, digest = _read_weights(folder / WEIGHTS)
-    base = load_base(_base_name(config.base, folder), offline=offline)
+    stored = None
+    if not trainable and PROMPTS in weights and "context" in weights:
+        stored = StoredPrompts(weights["context"], weights[PROMPTS])
+    base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None)
     if config.base_sha256 and base.sha256 != config.base_sha256:
         raise ModelCorruptError(
             f"the base {config.base} is not the one this adapter was trained on (sha256 {base.sha256[:12]}, "
@@ -58,7 +69,7 @@ def load_scorer(name: str, *, offline: bool = False) -> LoadedScorer:
             subject=str(folder),
             hint="fetch the base again, or train an adapter on this one",
         )
-    model = build(base, config, weights)
+    model = build(base, config, weights, stored)
     video, motion = build_video(model, config, weights)
     return LoadedScorer(model.eval(), video, motion, config, name, digest, base.sha256)
 
@@ -87,17 +98,19 @@ def locate_adapter(name: ModelName) -> Path:
     return folder
 
 
-def build(base: Base, config: ScorerConfig, weights: dict[str, Tensor]) -> GenzIQA:
+def build(
+    base: Base, config: ScorerConfig, weights: dict[str, Tensor], prompts: StoredPrompts | None = None
+) -> GenzIQA:
     """A model from its base and the trained tensors; trained parts require gradients, all else is frozen.
 
     Raises:
         ModelCorruptError: If a tensor is missing, unknown or of another shape.
     """
-    model = GenzIQA(base, config)
+    model = GenzIQA(base, config, prompts)
     model.requires_grad_(False)
     load_lora(model.unet, weights, config.lora_rank)
     wanted = {name: value for name, value in trained_parameters(model).items() if not name.startswith("lora.")}
-    given = {name: value for name, value in weights.items() if not name.startswith(("lora.", *VIDEO_PARTS))}
+    given = {name: value for name, value in weights.items() if not name.startswith(("lora.", PROMPTS, *VIDEO_PARTS))}
     _fill(wanted, given)
     for parameter in trained_parameters(model).values():
         parameter.requires_grad_(True)
@@ -151,6 +164,12 @@ def trained_parameters(model: GenzIQA) -> dict[str, torch.nn.Parameter]:
     if model.readout is not None:
         named |= {f"readout.{name}": parameter for name, parameter in model.readout.named_parameters()}
     return named
+
+
+def with_prompts(model: GenzIQA, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An adapter's tensors with the prompts' embeddings beside them, as this model computes them."""
+    with torch.inference_mode():
+        return {**weights, PROMPTS: model.prompts().float().clone()}
 
 
 def save_adapter(folder: Path, weights: dict[str, Tensor], config: ScorerConfig) -> None:

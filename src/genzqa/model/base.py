@@ -10,20 +10,21 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
 from genzqa.model import hub
 from genzqa.model.checksums import check_recorded
 from genzqa.model.folder import base_sha256, combined_sha256, file_digests, read_layout
 from genzqa.model.names import ModelName, parse_name
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 __all__ = ["Base", "base_sha256", "load_base", "locate_base"]
 
@@ -54,12 +55,13 @@ class Base:
         sha256: One digest of everything that decides a score; see `base_sha256`.
         prediction_type: What the UNet predicts, ``epsilon`` or ``v_prediction``.
         folder: Where the parts lie; None for a one-file checkpoint.
+        text_encoder, tokenizer: None in a base that was loaded without text.
     """
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel | None
+    tokenizer: CLIPTokenizer | None
     alphas_cumprod: torch.Tensor
     name: str
     sha256: str
@@ -67,13 +69,14 @@ class Base:
     folder: Path | None
 
 
-def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.float32) -> Base:
+def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.float32, text: bool = True) -> Base:
     """Load a base by name, downloading it first when it is a hub model that is not here yet.
 
     Args:
         name: See `genzqa.model.names`.
         offline: Never open a connection; also switched on by ``GENZQA_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``.
         dtype: Of all weights. Half precision is for accelerators.
+        text: Whether the text encoder and the tokenizer are needed. A one-file checkpoint always comes with them.
 
     Raises:
         ConfigError: The name is malformed.
@@ -93,9 +96,15 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
     with loading(str(model)):
         unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
         vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
-        text = _load(CLIPTextModel, path, "text_encoder", variant=layout.variants["text_encoder"], dtype=dtype)
-        tokenizer = CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
-        return assemble(vae, unet, text, tokenizer, layout.scheduler, str(model), combined_sha256(digests), path)
+        encoder, tokenizer = _load_text(path, layout.variants["text_encoder"], dtype) if text else (None, None)
+        return assemble(vae, unet, encoder, tokenizer, layout.scheduler, str(model), combined_sha256(digests), path)
+
+
+def _load_text(path: Path, variant: str | None, dtype: torch.dtype) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    from transformers import CLIPTextModel, CLIPTokenizer  # slow to import, and scoring can do without
+
+    encoder = _load(CLIPTextModel, path, "text_encoder", variant=variant, dtype=dtype)
+    return encoder, CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
 
 
 def locate_base(name: str, *, offline: bool = False) -> Path:
@@ -134,6 +143,8 @@ def first_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def loading(subject: str) -> Iterator[None]:
     """Turn what the libraries raise into `ModelCorruptError`, and keep their progress bars and reports off stderr."""
+    from transformers.utils import logging as transformers_logging
+
     bars = transformers_logging.is_progress_bar_enabled(), diffusers_logging.is_progress_bar_enabled()
     levels = transformers_logging.get_verbosity(), diffusers_logging.get_verbosity()
     for logging in (transformers_logging, diffusers_logging):
@@ -178,8 +189,8 @@ def _refuse_keys(part: str, problem: str, keys: Iterable[Any], subject: str) -> 
 def assemble(
     vae: AutoencoderKL,
     unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel | None,
+    tokenizer: CLIPTokenizer | None,
     scheduler: Mapping[str, Any],
     name: str,
     sha256: str,
@@ -190,12 +201,15 @@ def assemble(
     Raises:
         ModelCorruptError: The tokenizer has more tokens than the text encoder knows.
     """
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        reason = f"the tokenizer has {len(tokenizer)} tokens, the text encoder knows {text_encoder.config.vocab_size}"
+    if text_encoder is not None and len(tokenizer or ()) > text_encoder.config.vocab_size:
+        reason = (
+            f"the tokenizer has {len(tokenizer or ())} tokens, the text encoder knows {text_encoder.config.vocab_size}"
+        )
         raise ModelCorruptError(reason, subject=name)
     for module in (vae, unet, text_encoder):
-        module.eval().requires_grad_(False)
-        _align(module)
+        if module is not None:
+            module.eval().requires_grad_(False)
+            _align(module)
     return Base(
         vae=vae,
         unet=unet,

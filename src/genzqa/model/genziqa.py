@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genzqa.model import cross_attention
 from genzqa.model.diffusion import diffuse, fixed_noise, noise_from_prediction, scoring_timesteps
-from genzqa.model.prompts import QualityPrompts
+from genzqa.model.prompts import QualityPrompts, StoredPrompts
 from genzqa.model.readout import LearnedReadout, published_block_quality
 
 if TYPE_CHECKING:
@@ -64,14 +64,15 @@ class GenzIQA(nn.Module):
     Args:
         base: VAE, UNet, text encoder, tokenizer and noise schedule.
         config: Everything a score depends on besides weights.
+        prompts: The prompts as stored, for a base without text encoder; by default they are computed, and trainable.
     """
 
-    def __init__(self, base: Base, config: ScorerConfig) -> None:
+    def __init__(self, base: Base, config: ScorerConfig, prompts: StoredPrompts | None = None) -> None:
         super().__init__()
         self.config, self.prediction_type = config, base.prediction_type
         self.vae, self.unet = base.vae, base.unet
-        self.prompts = QualityPrompts(base.text_encoder, base.tokenizer, length=config.context_length,
-                                      padding_mask=config.prompt_padding_mask)  # fmt: skip
+        self.prompts = prompts or QualityPrompts(base.text_encoder, base.tokenizer, length=config.context_length,
+                                                 padding_mask=config.prompt_padding_mask)  # fmt: skip
         self.register_buffer("alphas_cumprod", base.alphas_cumprod.float(), persistent=False)
         self.blocks = cross_attention.find_blocks(self.unet)
         self._processors = cross_attention.install(self.unet)

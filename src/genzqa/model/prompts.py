@@ -59,3 +59,23 @@ class QualityPrompts(nn.Module):
         finally:
             hook.remove()
         return encoded
+
+
+class StoredPrompts(nn.Module):
+    """The prompts' embeddings as they were when the adapter was written: all that scoring needs of them.
+
+    Args:
+        context: ``(length, width)``, the learned vectors they were made with.
+        embeds: ``(2, 77, width)``.
+    """
+
+    def __init__(self, context: Tensor, embeds: Tensor) -> None:
+        super().__init__()
+        self.context = nn.Parameter(context.clone())
+        self.register_buffer("embeds", embeds.clone(), persistent=False)
+
+    embeds: Tensor
+
+    def forward(self) -> Tensor:
+        """Embeddings ``(2, 77, width)`` of the good and the bad prompt, in this order."""
+        return self.embeds

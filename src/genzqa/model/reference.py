@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
-from genzqa.model.adapter import build, build_video, save_adapter
+from genzqa.model.adapter import build, build_video, save_adapter, with_prompts
 from genzqa.model.base import load_base
 from genzqa.model.config import ScorerConfig, VideoConfig
 
@@ -52,8 +52,9 @@ def import_reference(*, base: str, unet_lora: Path, context: Path, out: Path, sl
     config = ScorerConfig(name=out.name, base=_portable(base), base_sha256=loaded.sha256, lora_rank=rank,
                           resolution_invariant=False, video=video, context_length=len(weights["context"]),
                           training_data=["imported; not stated"])  # fmt: skip
-    build_video(build(loaded, config, weights), config, weights)  # refuses parts that do not fit, before writing
-    save_adapter(out, weights, config)
+    model = build(loaded, config, weights)
+    build_video(model, config, weights)  # refuses parts that do not fit, before anything is written
+    save_adapter(out, with_prompts(model, weights), config)
     return config
 
 

@@ -53,7 +53,7 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
         >>> scorer.config.name
         'mini'
     """
-    return Scorer(load_scorer(model, offline=offline), limits=limits, offline=offline)
+    return Scorer(load_scorer(model, offline=offline, trainable=False), limits=limits, offline=offline)
 
 
 @dataclass(frozen=True)

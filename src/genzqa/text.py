@@ -1,4 +1,4 @@
-"""File names made safe to print: any byte but ``/`` and NUL may be in one, escape sequences included."""
+"""Text for people's eyes. File names are made safe to show: any byte but ``/`` and NUL may be in one, escapes included."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ def spreadsheet_cell(text: str) -> str:
     """Text for CSV: an apostrophe goes before what a spreadsheet would run as a formula."""
     text = valid_utf8(text)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def clock_time(seconds: float) -> str:
+    """``m:ss.d``, with hours in front when there are any.
+
+    >>> clock_time(83.26)
+    '1:23.3'
+    """
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{rest / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{clock}" if hours else f"{minutes}:{clock}"
 
 
 def _escape_surrogate(match: re.Match[str]) -> str:
