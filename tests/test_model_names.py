@@ -81,9 +81,9 @@ def test_a_bare_name_on_disk_is_not_guessed_to_be_a_path(tmp_path, monkeypatch):
 
 
 def test_registry_facts():
-    assert [model.name for model in list_models()] == ["mini", "sd15", "sd21", "sd-turbo"]
+    assert [model.name for model in list_models()] == ["mini", "sd15", "sd21", "sd-turbo", "slowfast-r50"]
     assert [model.name for model in list_models() if model.kind == "scorer"] == ["mini"]
-    assert [model.text_width for model in list_models()] == [64, 768, 1024, 1024]
+    assert [model.text_width for model in list_models()] == [64, 768, 1024, 1024, 0]
     assert "November 2025" in lookup("sd21").notes
     assert len(lookup("sd21").sources) == 2
     for model in list_models():

@@ -73,10 +73,7 @@ def test_global_random_state_neither_matters_nor_moves(scorer: Scorer) -> None:
     assert scorer.score(CLEAN[0]).score == first
 
 
-MILD_JPEG = pytest.mark.xfail(strict=True, reason="mild JPEG raises the mean score by up to a point: see docs/mini.md")
-
-
-@pytest.mark.parametrize("kind", ["blur", "noise", pytest.param("jpeg", marks=MILD_JPEG), "downscale"])
+@pytest.mark.parametrize("kind", ["blur", "noise", "jpeg", "downscale"])
 def test_the_mean_score_falls_along_a_ladder(scorer: Scorer, kind: str) -> None:
     means = []
     for step in range(6):

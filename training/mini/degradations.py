@@ -62,17 +62,17 @@ def sensor_noise(crop: Crop, strength: float, rng: np.random.Generator) -> Crop:
 
 
 def jpeg(crop: Crop, strength: float, rng: np.random.Generator) -> Crop:
-    """JPEG, quality 85 down to 4."""
-    quality = round(85 - 81 * strength**0.7)
+    """JPEG, quality 90 down to 4."""
+    quality = round(90 - 86 * strength**0.7)
     buffer = io.BytesIO()
     Image.fromarray(crop).save(buffer, "JPEG", quality=quality, subsampling=2 if rng.random() < 0.8 else 0)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def webp(crop: Crop, strength: float, rng: np.random.Generator) -> Crop:
-    """WebP, quality 70 down to 0."""
+    """WebP, quality 80 down to 0."""
     buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "WEBP", quality=round(70 - 70 * strength**0.7), method=2)
+    Image.fromarray(crop).save(buffer, "WEBP", quality=round(80 - 80 * strength**0.7), method=2)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
@@ -115,7 +115,7 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 # How often each kind is drawn and how much of the photo's MOS strength 1 takes away. Compression, blur, noise and
 # resolution loss are what pipelines are gated on; tone faults cost observers less (KADID-10k and TID2013 agree).
-DRAW_WEIGHT = {"blur": 1.5, "motion_blur": 0.8, "noise": 1.3, "sensor_noise": 0.7, "jpeg": 1.7, "webp": 0.4,
+DRAW_WEIGHT = {"blur": 1.5, "motion_blur": 0.8, "noise": 1.3, "sensor_noise": 0.7, "jpeg": 2.6, "webp": 0.8,
                "downscale": 1.7, "exposure": 0.5, "contrast": 0.4}  # fmt: skip
 FULL_LOSS = {"blur": 0.8, "motion_blur": 0.8, "noise": 0.75, "sensor_noise": 0.7, "jpeg": 0.8, "webp": 0.7,
              "downscale": 0.8, "exposure": 0.55, "contrast": 0.45}  # fmt: skip

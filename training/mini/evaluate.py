@@ -1,7 +1,9 @@
-"""The figures of the model card, from the installed model: a split of BIQ2021, or the ladders over the Kodak photos.
+"""The figures of the model card, from the installed model: a split of BIQ2021, the ladders over the Kodak photos, or both
+readouts on the validation photos.
 
 ``python training/mini/evaluate.py --biq2021 DIR --cache DIR --split test --out results/biq2021-test.json``
 ``python training/mini/evaluate.py --kodak DIR --out results/ladders.json``
+``python training/mini/evaluate.py --biq2021 DIR --cache DIR --readouts --out results/readouts.json``
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import optimize, stats
 
 import genzqa
 from degradations import DEGRADATIONS
+from genzqa.media.preprocess import resize_square, to_network
+from genzqa.model.adapter import load_scorer
 from photos import open_biq2021
 
 Floats = npt.NDArray[np.float64]
@@ -77,6 +82,23 @@ def evaluate_biq2021(root: Path, cache: Path, split: str) -> dict[str, Any]:
     }
 
 
+def evaluate_readouts(root: Path, cache: Path) -> dict[str, Any]:
+    """The same network read in both ways on the validation photos: the learned readout, and the published mean."""
+    photos = open_biq2021(root, cache, 500, 2406)
+    chosen = photos.indices("validation")
+    model = load_scorer("mini").model
+    size = model.config.preprocessing.size
+    learned, published = [], []
+    with torch.inference_mode():
+        for part in np.array_split(chosen, len(chosen) // 4):
+            scored = model(torch.stack([to_network(resize_square(photos.pixels[i], size)) for i in part]))
+            learned.append(scored.raw)
+            published.append(scored.block_quality.mean(1))
+    mos = photos.mos[chosen].astype(np.float64)
+    scores = {"learned": torch.cat(learned), "published": torch.cat(published)}
+    return {"split": "validation", **{name: report(raw.double().numpy(), mos) for name, raw in scores.items()}}
+
+
 def evaluate_ladders(folder: Path) -> dict[str, Any]:
     """Mean score over the photos at every step of every ladder; step 0 is the photo itself."""
     scorer = genzqa.load()
@@ -103,10 +125,13 @@ def main() -> None:
     parser.add_argument("--biq2021", type=Path)
     parser.add_argument("--cache", type=Path, help="where train.py decoded the photos")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--readouts", action="store_true", help="both readouts on the validation photos")
     parser.add_argument("--kodak", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.biq2021:
+    if arguments.readouts:
+        found = evaluate_readouts(arguments.biq2021, arguments.cache)
+    elif arguments.biq2021:
         found = evaluate_biq2021(arguments.biq2021, arguments.cache, arguments.split)
     else:
         found = evaluate_ladders(arguments.kodak)

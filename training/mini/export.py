@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter, trained_parameters
+from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter, trained_parameters, with_prompts
 from genzqa.model.base import base_sha256
 from genzqa.model.config import ScorerConfig
 from genzqa.scoring.calibration import fit_calibration
@@ -32,12 +32,15 @@ def write_model(training: Path, embedded: Path, config: ScorerConfig) -> ScorerC
     """Base and adapter folders in half precision; the base's digest goes into the config."""
     tokenizer = CLIPTokenizer.from_pretrained(training / "tokenizer")
     stage1 = load_file(training / "stage1.safetensors")
-    stage = ScoreStage(build_scorer(tokenizer, stage1, config), stage1)
+    stage = ScoreStage(build_scorer(tokenizer, stage1, config))
     stage.load_state_dict(load_file(training / "stage3.safetensors"))
     shutil.rmtree(embedded, ignore_errors=True)
     weights = {name: value.detach().to(HALF) for name, value in trained_parameters(stage.model).items()}
     save_base(stage.model, training / "tokenizer", embedded / "base", HALF)
     config = config.model_copy(update={"base_sha256": base_sha256(embedded / "base")})
+    save_adapter(embedded / "adapter", weights, config)
+    # the prompts as the halved weights on disk make them
+    weights = with_prompts(load_scorer(f"local-dir:{embedded / 'adapter'}").model, weights)
     save_adapter(embedded / "adapter", weights, config)
     write_manifest(embedded)
     return config

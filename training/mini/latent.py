@@ -1,8 +1,8 @@
 """Stage 1: a latent that keeps what quality is made of.
 
 The VAE is trained on photos and their degradations, its latent read by a small convolutional network: to tell MOS,
-order degraded copies, name kind and strength of a degradation, and regress twelve plain statistics of the pixels. The
-decoder reconstructs a part of every batch, so that the latent stays a latent.
+imitate the teacher, order degraded copies, name kind and strength of a degradation, and regress twelve plain statistics
+of the pixels. The decoder reconstructs a part of every batch, so that the latent stays a latent.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LatentReader(nn.Module):
         self.hidden = nn.Sequential(nn.BatchNorm1d(pooled), nn.Linear(pooled, 128), nn.GELU(), nn.Dropout(0.2))
         self.score = nn.Linear(128, 1)
         self.kind, self.strength = nn.Linear(128, 1 + len(KINDS)), nn.Linear(128, 1)
-        self.statistics = nn.Linear(128, STATISTICS)
+        self.statistics, self.imitate = nn.Linear(128, STATISTICS), nn.Linear(128, 128)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Hidden features ``(N, 128)`` of a latent ``(N, 4, h, w)`` of unit variance."""
@@ -118,16 +118,18 @@ class LatentStage(nn.Module):
         return 60 + 20 * self.reader.score(self.read(self.encode(pixels)[0], 0.0)).squeeze(1)
 
     def losses(self, batch: Batch, noise: float, reconstruct: int) -> dict[str, torch.Tensor]:
-        mean, logvar = self.encode(batch.pixels)
+        mean, logvar = self.encode(batch.inputs)
         hidden, reader = self.read(mean, noise), self.reader
         wanted = mean[:reconstruct] + (0.5 * logvar[:reconstruct]).exp() * torch.randn_like(mean[:reconstruct])
         rebuilt = self.vae.decoder(self.vae.post_quant_conv(wanted))
-        statistics = self.statistics_moments(pixel_statistics(batch.pixels)).clamp(-4, 4)
+        statistics = self.statistics_moments(pixel_statistics(batch.inputs)).clamp(-4, 4)
+        score = 60 + 20 * reader.score(hidden).squeeze(1)
         return {
-            **score_losses(60 + 20 * reader.score(hidden).squeeze(1), batch),
+            **score_losses(score, batch),
+            **imitation_losses(score, reader.imitate(hidden), batch),
             **degradation_losses(reader.kind(hidden), reader.strength(hidden), batch),
-            "statistics": 0.5 * F.mse_loss(reader.statistics(hidden), statistics),
-            "reconstruction": 0.3 * F.l1_loss(rebuilt, batch.pixels[:reconstruct]),
+            "statistics": 0.2 * F.mse_loss(reader.statistics(hidden), statistics),
+            "reconstruction": 0.3 * F.l1_loss(rebuilt, batch.inputs[:reconstruct]),
             "kl": 1e-3 * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean(),
         }
 
@@ -153,4 +155,12 @@ def score_losses(score: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         "plcc": 0.5 * (1 - torch.corrcoef(torch.stack([clean, target]))[0, 1]),
         "graded": 0.5 * F.mse_loss(copies, graded) / 400,
         "order": F.relu(owed + ladder.diff(dim=1)).mean() / 20,
+    }
+
+
+def imitation_losses(score: torch.Tensor, imitated: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    """How far a student's score ``(N,)`` and what it makes of the teacher's hidden features ``(N, 128)`` are from them."""
+    return {
+        "opinion": F.mse_loss(score, batch.opinion) / 400,
+        "known": F.mse_loss(imitated, batch.known) / batch.known.var().clamp_min(1e-3),
     }

@@ -6,12 +6,10 @@ The photos are 512x512 with MOS in 0..1 (Ahmed & Asif, J. Electron. Imaging 31(5
 from __future__ import annotations
 
 import csv
-import queue
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +33,13 @@ class Photos:
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         return np.flatnonzero(self.split == split)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a worker process maps the pixels itself
+        return _reopen, (str(self.pixels.filename), self.mos, self.split, self.name)
+
+
+def _reopen(path: str, *columns: npt.NDArray[Any]) -> Photos:
+    return Photos(np.load(path, mmap_mode="r"), *columns)
 
 
 def open_biq2021(root: Path, cache: Path, validation: int, seed: int) -> Photos:
@@ -76,15 +81,18 @@ def _decode_all(folder: Path, names: list[str], path: Path) -> None:
 class Batch:
     """``clean`` photos first, then pairs (mild, strong) of degraded copies of the first ``pairs`` photos.
 
-    pixels ``(N, 3, s, s)`` in [-1, 1]; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)`` 0..1.
+    inputs ``(N, 3, s, s)`` in [-1, 1], or their latents; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)``
+    0..1; known ``(N, 128)`` and opinion ``(N,)`` 0..100 of the teacher.
     """
 
-    pixels: torch.Tensor
+    inputs: torch.Tensor
     target: torch.Tensor
     kind: torch.Tensor
     strength: torch.Tensor
     clean: int
     pairs: int
+    known: torch.Tensor
+    opinion: torch.Tensor
 
 
 KINDS = list(DEGRADATIONS)
@@ -119,53 +127,28 @@ class Views:
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
-def make_batch(
-    photos: Photos, chosen: npt.NDArray[np.int64], pairs: int, views: Views, rng: np.random.Generator
-) -> Batch:
-    """A batch of views of the chosen photos, and two degraded copies of each of the first ``pairs``.
+def make_group(
+    photos: Photos, index: int, copies: bool, views: Views, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], ...]:
+    """One view of a photo, or with ``copies`` that view and a mild and a strong degradation of it.
 
-    Half of the degradations act on the photo's own pixels, before scoring's resize, as they do in the world; the other
-    half on the reduced view, where mild ones are easier to see.
+    Most degradations act on the photo's own pixels, before scoring's resize, as they do in the world; the others on
+    the reduced view, where mild ones are easier to see. Returns pixels, targets, kinds and strengths, one row a view.
     """
-    areas = []
-    for index in chosen:
-        top, left, height, width = views.area(rng)
-        area = photos.pixels[index][top : top + height, left : left + width]
-        areas.append(area[:, ::-1] if rng.random() < 0.5 else area)
-    shown = [views.shrink(area) for area in areas]
-    target = [float(photos.mos[i]) for i in chosen]
-    kinds, strengths = [0] * len(chosen), [0.0] * len(chosen)
-    for position in range(pairs):
+    top, left, height, width = views.area(rng)
+    area = photos.pixels[index][top : top + height, left : left + width]
+    area = np.ascontiguousarray(area[:, ::-1] if rng.random() < 0.5 else area)
+    shown, mos = [views.shrink(area)], float(photos.mos[index])
+    target, kinds, strengths = [mos], [0], [0.0]
+    if copies:
         kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
-        before = bool(rng.random() < 0.5)
-        source = np.ascontiguousarray(areas[position]) if before else shown[position]
+        source = area if rng.random() < 0.7 else shown[0]
         mild = float(rng.uniform(0, 0.8))
         for strength in (mild, float(rng.uniform(mild + 0.1, 1.0))):
             shown.append(views.shrink(DEGRADATIONS[KINDS[kind]](source, strength, rng)))
-            target.append(graded_target(target[position], KINDS[kind], strength))
+            target.append(graded_target(mos, KINDS[kind], strength))
             kinds.append(kind + 1)
             strengths.append(strength)
-    pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return Batch(
-        pixels.contiguous(), torch.tensor(target), torch.tensor(kinds), torch.tensor(strengths), len(chosen), pairs
-    )
-
-
-def batches(
-    photos: Photos, indices: npt.NDArray[np.int64], *, clean: int, pairs: int, views: Views, seed: int, steps: int
-) -> Iterator[Batch]:
-    """``steps`` batches in a seeded order, made ahead by one thread."""
-    ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
-
-    def produce() -> None:
-        rng = np.random.default_rng(seed)
-        order = np.empty(0, np.int64)
-        for _ in range(steps):
-            while len(order) < clean:
-                order = np.concatenate([order, rng.permutation(indices)])
-            chosen, order = order[:clean], order[clean:]
-            ready.put(make_batch(photos, chosen, pairs, views, rng))
-
-    threading.Thread(target=produce, daemon=True).start()
-    for _ in range(steps):
-        yield ready.get()
+    return (
+        np.stack(shown), np.array(target, np.float32), np.array(kinds, np.int64), np.array(strengths, np.float32)
+    )  # fmt: skip

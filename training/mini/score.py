@@ -1,4 +1,5 @@
-"""Stage 2: GenzIQA itself on the latent of stage 1: denoiser, quality prompts and readout, trained on MOS.
+"""Stage 2: GenzIQA itself on the latent of stage 1: denoiser, quality prompts and readout, trained on MOS and the
+teacher's opinions.
 
 The two prompts are made to mean what they say: the good prompt is asked to denoise good photos, the bad prompt bad
 ones, each in proportion to the photo's MOS; that is what gives the bias b(t) its sign.
@@ -13,7 +14,6 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
-from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
@@ -21,8 +21,9 @@ from genzqa.model.base import Base
 from genzqa.model.config import ScorerConfig
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.model.readout import LearnedReadout
-from latent import LatentReader, degradation_losses, score_losses
+from latent import degradation_losses, imitation_losses, score_losses
 from photos import KINDS, Batch
+from teacher import HIDDEN
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
             "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
@@ -48,45 +49,30 @@ def build_scorer(tokenizer: CLIPTokenizer, stage1: dict[str, torch.Tensor], conf
 
 
 class ScoreStage(nn.Module):
-    """The scorer, auxiliary heads on its readout's hidden layer, and stage 1's reader as a teacher; only the scorer stays."""
+    """The scorer on frozen latents, with auxiliary heads on its readout's hidden layer; only the scorer stays."""
 
-    def __init__(self, model: GenzIQA, stage1: dict[str, torch.Tensor]) -> None:
+    def __init__(self, model: GenzIQA) -> None:
         super().__init__()
         self.model = model
         width = self.readout.score.in_features
         self.kind, self.strength = nn.Linear(width, 1 + len(KINDS)), nn.Linear(width, 1)
-        self.teacher = LatentReader(model.vae.config.latent_channels)
-        self.teacher.load_state_dict(
-            {k.removeprefix("reader."): v for k, v in stage1.items() if k.startswith("reader.")}
-        )
-        self.imitate = nn.Linear(width, self.teacher.score.in_features)
+        self.imitate = nn.Linear(width, HIDDEN)
 
     @property
     def readout(self) -> LearnedReadout:
         assert self.model.readout is not None
         return self.model.readout
 
-    def train(self, mode: bool = True) -> ScoreStage:
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def trained(self, encoder: bool) -> list[nn.Parameter]:
-        """The parameters to train; never the token table or the teacher, the VAE's encoder on request."""
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters to train: never the token table, nor the VAE, which is stage 1's."""
         self.requires_grad_(True)
-        self.teacher.requires_grad_(False)
         self.model.vae.requires_grad_(False)
-        if encoder:
-            self.model.vae.encoder.requires_grad_(True)
-            self.model.vae.quant_conv.requires_grad_(True)
         self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def losses(self, batch: Batch, taught: bool) -> dict[str, torch.Tensor]:
-        """The terms to sum; ``taught`` adds imitation of stage 1's reader, of use while the encoder is frozen."""
-        model, count = self.model, len(batch.pixels)
-        with torch.set_grad_enabled(next(model.vae.encoder.parameters()).requires_grad):
-            latents = model.encode(batch.pixels)
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch whose inputs are latents ``(N, 4, h, w)``."""
+        model, latents, count = self.model, batch.inputs, len(batch.inputs)
         noise = torch.randn_like(latents)
         embeds = model.prompts()
         trace = join_steps([model.step(latents, noise, torch.randint(0, 100, (count,)), embeds)], embeds)
@@ -96,17 +82,12 @@ class ScoreStage(nn.Module):
         score = 100 * self.readout.score(hidden).squeeze(1).sigmoid()
         good = (batch.target / 100).clamp(0.02, 0.98)
         error = ((trace.eps[:, 0] - noise[:, None]) ** 2).mean((2, 3, 4))  # (B, 2)
-        losses = {
+        return {
             **score_losses(score, batch),
+            **imitation_losses(score, self.imitate(hidden), batch),
             **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
             "denoise": 0.2 * (good * error[:, 0] + (1 - good) * error[:, 1]).mean(),
         }
-        if taught:
-            with torch.no_grad():
-                known = self.teacher(latents)
-                wanted = 60 + 20 * self.teacher.score(known).squeeze(1)
-            losses["teacher"] = 0.7 * F.mse_loss(score, wanted) / 400 + 0.5 * F.mse_loss(self.imitate(hidden), known)
-        return losses
 
 
 def save_base(model: GenzIQA, tokenizer_folder: Path, out: Path, dtype: torch.dtype) -> None:

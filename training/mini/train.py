@@ -1,7 +1,8 @@
 """Train the embedded model from nothing: ``python training/mini/train.py --biq2021 DIR --clip-merges FILE --out DIR``.
 
-Stage 1 makes the latent, stage 2 the scorer, stage 3 fits its readout to whole photos; ``export.py`` then fits the
-calibration and writes the embedded model.
+Banks of views and of whole photos are cut and shown to a pretrained network; stage 0 trains its head to be the teacher,
+stage 1 makes the latent, stage 2 the scorer, stage 3 fits its readout to whole photos; ``export.py`` then fits the
+calibration and writes the embedded model. Banks, once made, are used again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from scipy.stats import spearmanr
 from torch import nn
 from transformers import CLIPTokenizer
 
+from bank import Bank, build_bank
 from components import build_vae, write_clip_tokenizer
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.config import ScorerConfig
 from latent import LatentStage
-from photos import Batch, Photos, Views, batches, open_biq2021
+from photos import Batch, Photos, Views, open_biq2021
 from score import ScoreStage, build_scorer
+from teacher import Features, TeacherHead, pretrained_features
 from whole import captured, fit_readout
 
 
@@ -78,7 +81,7 @@ def fit(model: nn.Module, parameters: list[nn.Parameter], losses: Callable[[Batc
     started, since, sums = time.time(), 0, Counter[str]()
     for step, batch in enumerate(stream):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, part.get("decay_over", part["steps"]), part["rate"])
+            group["lr"] = learning_rate(step, part["steps"], part["rate"])
         model.train()
         values = losses(batch)
         loss = torch.stack(list(values.values())).sum()
@@ -94,7 +97,7 @@ def fit(model: nn.Module, parameters: list[nn.Parameter], losses: Callable[[Batc
         last = step + 1 == part["steps"]
         checked = check() if (step + 1) % part["check_every"] == 0 or last else {}
         if (step + 1) % 50 == 0 or checked:
-            row = {"step": step + 1, "size": part["size"], "seconds": round(time.time() - started, 1),
+            row = {"step": step + 1, "seconds": round(time.time() - started, 1),
                    **{name: round(value / since, 4) for name, value in sums.items()}, **checked}  # fmt: skip
             sums.clear()
             since = 0
@@ -107,100 +110,149 @@ def keep(state: dict[str, torch.Tensor], path: Path) -> None:
     path.with_suffix(".partial").replace(path)
 
 
-def stream_of(photos: Photos, part: dict[str, Any], seed: int) -> Iterator[Batch]:
-    views = Views(part["size"], part["scoring_size"], part["native"])
-    return batches(photos, photos.indices("train"), clean=part["clean"], pairs=part["pairs"], views=views, seed=seed,
-                   steps=part["steps"])  # fmt: skip
+def flipped_views(bank: Bank, part: dict[str, Any], seed: int) -> Iterator[Batch]:
+    """Batches of pixels, every other view mirrored."""
+    rng = np.random.default_rng(seed)
+    clean, pairs = part["clean"], part["pairs"]
+    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"]):
+        views = bank.views(rows)
+        mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
+        views[mirrored] = views[mirrored].flip(3)
+        yield bank.batch(rows, clean, pairs, views.contiguous(memory_format=torch.channels_last))
 
 
-def train_stage1(photos: Photos, config: dict[str, Any], out: Path, first: int) -> None:
-    plan, seed, size = config["stage1"], config["seed"], config["scorer"]["preprocessing"]["size"]
+def plain_batches(bank: Bank, inputs: torch.Tensor, part: dict[str, Any], seed: int) -> Iterator[Batch]:
+    clean, pairs = part["clean"], part["pairs"]
+    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"]):
+        yield bank.batch(rows, clean, pairs, inputs[rows])
+
+
+def seen_by(features: Features, pixels: torch.Tensor) -> torch.Tensor:
+    """The pretrained features of network inputs ``(n, 3, s, s)`` in [-1, 1]."""
+    return torch.from_numpy(features(pixels.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()))
+
+
+def train_teacher(crops: Bank, whole: Bank, features: Features, photos: Photos, config: dict[str, Any],
+                  out: Path) -> None:  # fmt: skip
+    """The head, on views and on whole photos in turn; its validation SRCC, on whole photos, goes to the log."""
+    plan, seed = config["teacher"], config["seed"] + 1
     torch.manual_seed(seed)
-    stage = LatentStage(build_vae())
-    average = Average(stage)
-    kept = average.model
+    head = TeacherHead(crops.features.shape[1])
+    head.mean.copy_(crops.features.float().mean(0))
+    head.deviation.copy_(crops.features.float().std(0).clamp_min(1e-4))
+    chosen = photos.indices("validation")
+    size = config["scorer"]["preprocessing"]["size"]
+    parts = np.array_split(chosen, -(-len(chosen) // 8))
+    seen = torch.cat([seen_by(features, as_pixels(photos, part, size)) for part in parts])
+    average = Average(head, 0.99)
 
     def check() -> dict[str, float]:
-        keep(kept.state_dict(), out / "stage1.safetensors")
-        return {"validation_srcc": validation_srcc(kept, photos, size, 300)}
+        score = average.model.opinion(average.model.know(seen)).detach()
+        return {"validation_srcc": round(float(spearmanr(score.numpy(), photos.mos[chosen]).statistic), 4)}
 
-    for number, part in list(enumerate(plan))[first:]:
-        if number:  # every part starts from the averaged weights of the one before
-            stage.load_state_dict(load_file(out / "stage1.safetensors"))
-            kept.load_state_dict(stage.state_dict())
-        fit(stage, list(stage.parameters()), lambda batch: stage.losses(batch, noise=0.3, reconstruct=8), average,
-            stream_of(photos, part, seed + number), part, out / "stage1.jsonl", check)  # fmt: skip
+    streams = [plain_batches(bank, bank.features.float(), plan, seed) for bank in (crops, whole)]
+    in_turn = (batch for both in zip(*streams, strict=True) for batch in both)
+    fit(head, list(head.parameters()), lambda batch: head.losses(batch.inputs, batch), average, in_turn,
+        plan | {"steps": 2 * plan["steps"]}, out / "teacher.jsonl", check)  # fmt: skip
+    keep(average.model.state_dict(), out / "teacher.safetensors")
 
 
-def train_stage2(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path, first: int) -> None:
-    torch.manual_seed(config["seed"] + 1)
-    scorer_config = ScorerConfig.model_validate({"base": "mini", "lora_rank": 0, **config["scorer"]})
-    stage1 = load_file(out / "stage1.safetensors")
-    stage = ScoreStage(build_scorer(tokenizer, stage1, scorer_config), stage1)
+def load_teacher(out: Path) -> TeacherHead:
+    state = load_file(out / "teacher.safetensors")
+    head = TeacherHead(len(state["mean"]))
+    head.load_state_dict(state)
+    return head.eval()
+
+
+def train_stage1(bank: Bank, photos: Photos, config: dict[str, Any], out: Path) -> None:
+    plan, seed, size = config["stage1"], config["seed"] + 2, config["scorer"]["preprocessing"]["size"]
+    torch.manual_seed(seed)
+    stage = LatentStage(build_vae()).to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     average = Average(stage)
-    kept = average.model
+
+    def check() -> dict[str, float]:
+        keep(average.model.state_dict(), out / "stage1.safetensors")
+        return {"validation_srcc": validation_srcc(average.model, photos, size, 300)}
+
+    fit(stage, list(stage.parameters()), lambda batch: stage.losses(batch, noise=0.3, reconstruct=4), average,
+        flipped_views(bank, plan, seed), plan, out / "stage1.jsonl", check)  # fmt: skip
+
+
+def train_stage2(banks: dict[str, Bank], photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer,
+                 out: Path, first: int) -> None:  # fmt: skip
+    """Parts in turn, on the latents of the small views, then of whole photos; ``first`` is the part to go on at."""
+    torch.manual_seed(config["seed"] + 3)
+    stage = new_score_stage(config, tokenizer, out)
+    average = Average(stage)
+    kept, size = average.model, config["scorer"]["preprocessing"]["size"]
 
     def check() -> dict[str, float]:
         keep(kept.state_dict(), out / "stage2.safetensors")
-        return {
-            "validation_srcc": validation_srcc(
-                lambda x: kept.model(x).raw, photos, scorer_config.preprocessing.size, 150
-            )
-        }
+        return {"validation_srcc": validation_srcc(lambda x: kept.model(x).raw, photos, size, 150)}
 
     for number, part in list(enumerate(config["stage2"]))[first:]:
-        if number:
+        if number:  # every part starts from the averaged weights of the one before
             stage.load_state_dict(load_file(out / "stage2.safetensors"))
-            kept.load_state_dict(stage.state_dict())
-        taught = not part["encoder"]
-        fit(stage, stage.trained(part["encoder"]), lambda batch, taught=taught: stage.losses(batch, taught), average,
-            stream_of(photos, part, config["seed"] + 100 + number), part, out / "stage2.jsonl", check)  # fmt: skip
+            average = Average(stage)
+            kept = average.model
+        bank = banks[part["bank"]]
+        rows = np.array_split(np.arange(len(bank.target)), -(-len(bank.target) // 16))
+        with torch.no_grad():
+            latents = torch.cat([stage.model.encode(bank.views(chosen)) for chosen in rows])
+        fit(stage, stage.trained(), stage.losses, average,
+            plain_batches(bank, latents, part, config["seed"] + 3 + number), part, out / "stage2.jsonl", check)  # fmt: skip
 
 
-def train_stage3(photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path) -> None:
-    """Reads ``stage2.safetensors``, writes ``stage3.safetensors`` with the same keys."""
+def new_score_stage(config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path) -> ScoreStage:
     scorer_config = ScorerConfig.model_validate({"base": "mini", "lora_rank": 0, **config["scorer"]})
-    stage1 = load_file(out / "stage1.safetensors")
-    stage = ScoreStage(build_scorer(tokenizer, stage1, scorer_config), stage1)
+    return ScoreStage(build_scorer(tokenizer, load_file(out / "stage1.safetensors"), scorer_config))
+
+
+def train_stage3(bank: Bank, photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path) -> None:
+    """Reads ``stage2.safetensors``, writes ``stage3.safetensors`` with the same keys."""
+    stage = new_score_stage(config, tokenizer, out)
     stage.load_state_dict(load_file(out / "stage2.safetensors"))
     stage.eval()
-    plan, seed = config["stage3"], config["seed"] + 200
-    train = np.random.default_rng(seed).permutation(photos.indices("train"))
-    plain, laddered = train[: plan["plain"]], train[plan["plain"] :][: plan["laddered"]]
-    model = stage.model
-    history = fit_readout(
-        model,
-        captured(model, photos, plain, False, seed),
-        captured(model, photos, laddered, True, seed),
-        captured(model, photos, photos.indices("validation"), False, seed),
-        plan,
-        seed,
-    )
+    chosen, size = photos.indices("validation"), config["scorer"]["preprocessing"]["size"]
+    unseen = captured(stage.model, lambda rows: as_pixels(photos, chosen[rows], size), len(chosen))
+    history = fit_readout(stage.model, bank, captured(stage.model, bank.views, len(bank.target)), unseen,
+                          photos.mos[chosen], config["stage3"], config["seed"] + 4)  # fmt: skip
     keep(stage.state_dict(), out / "stage3.safetensors")
     (out / "stage3.json").write_text(json.dumps({"validation_srcc": history}) + "\n")
+
+
+def make_bank(name: str, photos: Photos, features: Features, config: dict[str, Any], out: Path) -> Bank:
+    """The bank of small views (``crops``) or of whole photos as scoring sees them (``whole``)."""
+    plan, scoring = dict(config[name]), config["scorer"]["preprocessing"]["size"]
+    views = Views(plan.pop("size", scoring), scoring, plan.pop("native", 1.0))
+    return build_bank(photos, photos.indices("train"), views=views, seed=config["seed"], features=features,
+                      path=out / f"{name}.npy", **plan)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--biq2021", type=Path, required=True, help="folder with Images/ and the two tables")
     parser.add_argument("--clip-merges", type=Path, required=True, help="bpe_simple_vocab_16e6.txt.gz of CLIP")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and the decoded photos")
-    parser.add_argument("--stage", type=int, choices=(1, 2, 3), nargs="*", default=[1, 2, 3])
-    parser.add_argument(
-        "--part", type=int, default=0, help="go on at this part of the (first) stage, from its checkpoint"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="bank of views, checkpoints, logs, decoded photos")
+    parser.add_argument("--stage", type=int, choices=(0, 1, 2, 3), nargs="*", default=[0, 1, 2, 3],
+                        help="0 is the teacher")  # fmt: skip
+    parser.add_argument("--part", type=int, default=0, help="go on at this part of stage 2, from its checkpoint")
     arguments = parser.parse_args()
     config = tomllib.loads((Path(__file__).parent / "mini.toml").read_text())
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    photos = open_biq2021(arguments.biq2021, arguments.out, config["validation"], config["seed"])
-    tokenizer = write_clip_tokenizer(arguments.clip_merges, arguments.out / "tokenizer")
-    first, part = min(arguments.stage), arguments.part
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    photos = open_biq2021(arguments.biq2021, out, config["validation"], config["seed"])
+    tokenizer = write_clip_tokenizer(arguments.clip_merges, out / "tokenizer")
+    banks = {name: make_bank(name, photos, pretrained_features, config, out) for name in ("crops", "whole")}
+    if 0 in arguments.stage:
+        train_teacher(banks["crops"], banks["whole"], pretrained_features, photos, config, out)
+    banks = {name: bank.taught_by(load_teacher(out)) for name, bank in banks.items()}
     if 1 in arguments.stage:
-        train_stage1(photos, config, arguments.out, part if first == 1 else 0)
+        train_stage1(banks["crops"], photos, config, out)
     if 2 in arguments.stage:
-        train_stage2(photos, config, tokenizer, arguments.out, part if first == 2 else 0)
+        train_stage2(banks, photos, config, tokenizer, out, arguments.part)
     if 3 in arguments.stage:
-        train_stage3(photos, config, tokenizer, arguments.out)
+        train_stage3(banks["whole"], photos, config, tokenizer, out)
 
 
 if __name__ == "__main__":

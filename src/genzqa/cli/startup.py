@@ -4,7 +4,7 @@ To import one model class, diffusers also imports torch's compiler, peft and mos
 half of the time before the first score. It only wants to mark functions for the compiler and to know what is there. So for
 as long as its import takes, marking does nothing and those are not there; each is imported later by whoever really uses it.
 
-This leaves diffusers without its LoRA loaders for the life of the process. Nothing here uses them, but another program
+This leaves diffusers without its LoRA loaders and scales for the life of the process. Nothing here uses them, but another program
 might: so only the program itself does this, never the package.
 """
 
@@ -32,8 +32,11 @@ def import_quickly() -> None:
     compiler.allow_in_graph = compiler.disable = _unmarked  # type: ignore[attr-defined]
     sys.modules[_COMPILER] = compiler
     try:
+        import diffusers.utils
         from diffusers.utils import import_utils
 
+        # else every pass of a UNet imports peft, to scale LoRA layers by 1
+        diffusers.utils.USE_PEFT_BACKEND = False
         found = {flag: getattr(import_utils, flag, None) for flag in _FLAGS}
         vars(import_utils).update(dict.fromkeys(_FLAGS, False))
         try:
