@@ -23,7 +23,9 @@ TOKENIZER = ROOT / "src" / "genzqa" / "embedded" / "mini" / "base" / "tokenizer"
 @pytest.fixture(scope="module")
 def recipe():
     """The modules of ``training/mini``, which are scripts beside each other and not a package."""
-    sys.path.insert(0, str(ROOT / "training" / "mini"))  # for as long as the tests run: worker processes import them too
+    sys.path.insert(
+        0, str(ROOT / "training" / "mini")
+    )  # for as long as the tests run: worker processes import them too
     try:
         import bank
         import components
