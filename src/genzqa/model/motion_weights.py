@@ -9,9 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -20,6 +18,7 @@ from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError, Of
 from genzqa.files import write_atomically
 from genzqa.model.checksums import write_record
 from genzqa.model.names import ModelName
+from genzqa.model.pickles import plain_tensors
 from genzqa.model.registry import REGISTRY, cache_folder
 from genzqa.model.slowfast import SlowFast
 
@@ -106,20 +105,11 @@ def _downloaded(url: str, folder: Path, stack: contextlib.ExitStack) -> Path:
 
 def _checked(path: Path) -> tuple[str, dict[str, Tensor]]:
     """Digest and weights of a checkpoint that fits SlowFast-R50 8x8 name by name."""
-    if not path.is_file():
-        raise ModelNotFoundError("no such file", subject=str(path))
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelCorruptError(f"not a file of plain tensors: {reason}", subject=str(path)) from None
-    state = loaded.get("model_state", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelCorruptError("holds no dictionary of tensors", subject=str(path))
+    state = plain_tensors(path, "model_state")
     _fill(SlowFast(), state, path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest, {str(name): value.contiguous() for name, value in state.items()}
+    return digest, {name: value.contiguous() for name, value in state.items()}
 
 
 def _recorded_source(path: Path) -> str:

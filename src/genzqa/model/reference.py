@@ -1,23 +1,22 @@
 """Convert trained parts in the formats of the method's research release into an adapter folder.
 
 The formats: ``pytorch_model.bin`` (LoRA of the UNet), ``coop_Model_state_dict.pth`` (prompt context), and for video
-``slowAttn.pth``, ``fastAttn.pth``, ``linearBlocks.pth``. They are the only pickles this package ever opens, with
-``torch.load(weights_only=True)``, which executes nothing.
+``slowAttn.pth``, ``fastAttn.pth``, ``linearBlocks.pth``. They are opened by `genzqa.model.pickles`, which executes
+nothing.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
+from genzqa.errors import ConfigError, ModelCorruptError
 from genzqa.model.adapter import build, build_video, save_adapter, with_prompts
 from genzqa.model.base import load_base
 from genzqa.model.config import ScorerConfig, VideoConfig
+from genzqa.model.pickles import plain_tensors
 
 _LORA = re.compile(
     r"(?P<layer>.+\.attn(?P<kind>[12]))\.processor\.(?P<projection>to_(?:q|k|v|out))_lora\.(?P<part>down|up)\.weight"
@@ -87,13 +86,4 @@ def _context(path: Path) -> Tensor:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelNotFoundError("no such file", subject=str(path))
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelCorruptError(f"not a file of plain tensors: {reason}", subject=str(path)) from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ModelCorruptError("not a dictionary of tensors", subject=str(path))
-    return {str(name): value.float() for name, value in loaded.items()}
+    return {name: value.float() for name, value in plain_tensors(path).items()}
