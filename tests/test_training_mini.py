@@ -32,10 +32,11 @@ def recipe():
         import degradations
         import export
         import photos
+        import pristine
         import teacher
         import train
 
-        modules = (bank, components, degradations, export, photos, teacher, train)
+        modules = (bank, components, degradations, export, photos, pristine, teacher, train)
         yield {module.__name__: module for module in modules}
     finally:
         sys.path.pop(0)
@@ -78,16 +79,26 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     train, export = recipe["train"], recipe["export"]
     config = tomllib.loads((ROOT / "training" / "mini" / "mini.toml").read_text())
     small = {"steps": 2, "clean": 3, "pairs": 1, "check_every": 1}
-    config["crops"] |= {"groups": 5, "singles": 6, "size": 64}
-    config["whole"] |= {"groups": 3, "singles": 4}
+    config["crops"] |= {"biq2021_groups": 5, "biq2021_singles": 6, "size": 64}
+    config["whole"] |= {"biq2021_groups": 3, "biq2021_singles": 4}
+    config["quarters"] |= {
+        "biq2021_groups": 3,
+        "biq2021_singles": 4,
+        "pristine_groups": 2,
+        "pristine_singles": 1,
+        "size": 64,
+    }
+    config["photos"] |= {"biq2021_groups": 2, "biq2021_singles": 4, "pristine_groups": 1, "pristine_singles": 1}
     config["teacher"] |= small
     config["stage1"] |= small
     config["stage2"] = [part | small for part in config["stage2"]]
     config["stage3"] |= {"clean": 3, "pairs": 1, "epochs": 1}
+    config["stage4"] = [part | small for part in config["stage4"]]
     config["scorer"]["preprocessing"]["size"] = 64
     photos = recipe["photos"].open_biq2021(database, tmp_path, 8, config["seed"])
     assert [len(photos.indices(split)) for split in ("train", "validation", "test")] == [12, 8, 4]
-    banks = {name: train.make_bank(name, photos, plain_features, config, tmp_path) for name in ("crops", "whole")}
+    sources = {"biq2021": photos}
+    banks = {name: train.make_bank(name, sources, plain_features, config, tmp_path) for name in ("crops", "whole")}
     assert [len(banks[name].target) for name in banks] == [21, 13]
     train.train_teacher(banks["crops"], banks["whole"], plain_features, photos, config, tmp_path)
     banks = {name: bank.taught_by(train.load_teacher(tmp_path)) for name, bank in banks.items()}
@@ -98,8 +109,22 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     train.train_stage2(banks, photos, config, tokenizer, tmp_path, 0)
     train.train_stage3(banks["whole"], photos, config, tokenizer, tmp_path)
-    state = load_file(tmp_path / "stage3.safetensors")
+    (tmp_path / "png").mkdir()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 700, 3), np.uint8)).save(tmp_path / "png" / "a.png")
+    sources["pristine"] = recipe["pristine"].open_pristine(
+        tmp_path / "png", tmp_path, teacher=train.load_teacher(tmp_path), features=plain_features,
+        scoring_size=64, seed=1)  # fmt: skip
+    assert sources["pristine"].pixels.shape == (12, 512, 512, 3)
+    banks = {name: train.make_bank(name, sources, plain_features, config, tmp_path).taught_by(train.load_teacher(tmp_path))
+             for name in ("quarters", "photos")}  # fmt: skip
+    assert [len(banks[name].target) for name in banks] == [20, 14]
+    train.train_stage4(banks, photos, config, tokenizer, tmp_path, 0)
+    before, state = (load_file(tmp_path / f"stage{number}.safetensors") for number in (3, 4))
     assert all(value.isfinite().all() for value in state.values())
+    changed = {name.split(".")[1] for name in state if not torch.equal(state[name], before[name])}
+    assert changed >= {"vae", "unet", "prompts", "readout"}  # all of it is trained, from pixels to score
+    table = "model.prompts.text_encoder.embeddings.token_embedding.weight"
+    assert torch.equal(state[table], before[table])
 
     from genzqa.model.config import ScorerConfig
 
@@ -115,8 +140,11 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
 def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, tmp_path: Path) -> None:
     photos = recipe["photos"].open_biq2021(database, tmp_path, 8, 1)
     views = recipe["photos"].Views(64, 64, 1.0)
-    bank = recipe["bank"].build_bank(photos, photos.indices("train"), groups=4, singles=5, views=views, seed=2,
-                                     features=plain_features, path=tmp_path / "bank.npy")  # fmt: skip
+    sources = [
+        recipe["bank"].Source(photos, photos.indices("train"), groups, singles) for groups, singles in ((3, 2), (1, 3))
+    ]
+    settings = {"views": views, "features": plain_features, "path": tmp_path / "bank.npy"}
+    bank = recipe["bank"].build_bank(sources, seed=2, **settings)
     assert bank.pixels.shape == (17, 64, 64, 3)
     np.testing.assert_allclose(bank.features.numpy(), plain_features(np.asarray(bank.pixels)), atol=1e-3)
     kinds, targets = bank.kind[:12].view(4, 3), bank.target[:12].view(4, 3)
@@ -128,8 +156,7 @@ def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, t
         assert (rows[:2] % 3 == 0).all()
         np.testing.assert_array_equal(rows[4:], (rows[:2, None] + [1, 2]).ravel())
     assert {int(row) for rows in drawn for row in rows} == set(range(17))
-    again = recipe["bank"].build_bank(photos, photos.indices("train"), groups=4, singles=5, views=views, seed=9,
-                                      features=plain_features, path=tmp_path / "bank.npy")  # fmt: skip
+    again = recipe["bank"].build_bank(sources, seed=9, **settings)
     np.testing.assert_array_equal(again.pixels, bank.pixels)  # what is there is used
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -17,6 +17,7 @@ from photos import Batch, Photos, Views, make_group
 from teacher import Features, TeacherHead
 
 SHARD = 256
+Job = tuple[Photos, npt.NDArray[np.int64], bool]
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,39 @@ def _cut(
     return tuple(np.concatenate(column) for column in zip(*groups, strict=True))
 
 
-def build_bank(photos: Photos, indices: npt.NDArray[np.int64], *, groups: int, singles: int, views: Views, seed: int,
-               features: Features, path: Path) -> Bank:  # fmt: skip
+@dataclass(frozen=True)
+class Source:
+    """What a bank is cut from: some photos of a set, this many with degraded copies and this many without."""
+
+    photos: Photos
+    indices: npt.NDArray[np.int64]
+    groups: int
+    singles: int
+
+    def jobs(self, seed: int) -> tuple[list[Job], list[Job]]:
+        """The triples and the single views, in parts of `SHARD` photos; every photo before any comes again."""
+        rng = np.random.default_rng(seed)
+        turns = -(-(self.groups + self.singles) // len(self.indices))
+        chosen = np.concatenate([rng.permutation(self.indices) for _ in range(turns)])[: self.groups + self.singles]
+        parts = np.split(chosen, [self.groups])
+        triples, singles = ([part[i : i + SHARD] for i in range(0, len(part), SHARD)] for part in parts)
+        return [(self.photos, part, True) for part in triples], [(self.photos, part, False) for part in singles]
+
+
+def build_bank(sources: Sequence[Source], *, views: Views, seed: int, features: Features, path: Path) -> Bank:
     """Make the bank at ``path`` (``.npy``, with a table beside it), or open the one that is there."""
     table = path.with_suffix(".npz")
     if not table.exists():
-        rng = np.random.default_rng(seed)
-        turns = -(-(groups + singles) // len(indices))
-        chosen = np.concatenate([rng.permutation(indices) for _ in range(turns)])
-        count = 3 * groups + singles
+        groups = sum(source.groups for source in sources)
+        count = 3 * groups + sum(source.singles for source in sources)
         pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (count, views.size, views.size, 3))
-        jobs = [(chosen[start : min(start + SHARD, groups)], True) for start in range(0, groups, SHARD)]
-        jobs += [(chosen[start : min(start + SHARD, groups + singles)], False)
-                 for start in range(groups, groups + singles, SHARD)]  # fmt: skip
+        planned = [source.jobs(seed + number) for number, source in enumerate(sources)]
+        jobs = [job for triples, _ in planned for job in triples] + [job for _, singles in planned for job in singles]
         columns: list[tuple[np.ndarray, ...]] = []
         at = 0
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
             made = [pool.submit(_cut, photos, part, copies, views, seed + number)
-                    for number, (part, copies) in enumerate(jobs)]  # fmt: skip
+                    for number, (photos, part, copies) in enumerate(jobs)]  # fmt: skip
             for number, future in enumerate(made):
                 shown, *labels = future.result()
                 made[number] = None  # type: ignore[call-overload]

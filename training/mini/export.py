@@ -33,7 +33,7 @@ def write_model(training: Path, embedded: Path, config: ScorerConfig) -> ScorerC
     tokenizer = CLIPTokenizer.from_pretrained(training / "tokenizer")
     stage1 = load_file(training / "stage1.safetensors")
     stage = ScoreStage(build_scorer(tokenizer, stage1, config))
-    stage.load_state_dict(load_file(training / "stage3.safetensors"))
+    stage.load_state_dict(load_file(training / "stage4.safetensors"))
     shutil.rmtree(embedded, ignore_errors=True)
     weights = {name: value.detach().to(HALF) for name, value in trained_parameters(stage.model).items()}
     save_base(stage.model, training / "tokenizer", embedded / "base", HALF)

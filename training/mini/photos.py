@@ -116,8 +116,8 @@ class Views:
         """Top, left, height and width of the area to show, in pixels of the 512x512 photo."""
         least = min(SIDE, round(self.size * SIDE / self.scoring_size))
         side = least if rng.random() < self.native else int(rng.integers(least, SIDE + 1))
-        # a mild change of aspect ratio teaches that scoring squashes every photo to a square
-        wide = side if side == least else min(SIDE, max(least, round(side * rng.uniform(0.75, 1.33))))
+        # a change of aspect ratio teaches that scoring squashes every photo to a square
+        wide = side if side == least else min(SIDE, max(least, round(side * rng.uniform(0.67, 1.5))))
         return int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1)), side, wide
 
     def shrink(self, area: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -143,8 +143,8 @@ def make_group(
     if copies:
         kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
         source = area if rng.random() < 0.7 else shown[0]
-        mild = float(rng.uniform(0, 0.8))
-        for strength in (mild, float(rng.uniform(mild + 0.1, 1.0))):
+        mild = 0.8 * float(rng.random()) ** 2  # what is hardest to see is shown most
+        for strength in (mild, float(rng.uniform(mild + 0.05, 1.0))):
             shown.append(views.shrink(DEGRADATIONS[KINDS[kind]](source, strength, rng)))
             target.append(graded_target(mos, KINDS[kind], strength))
             kinds.append(kind + 1)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
+from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
 from genzqa.model.base import Base
 from genzqa.model.config import ScorerConfig
+from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.model.readout import LearnedReadout
 from latent import degradation_losses, imitation_losses, score_losses
@@ -70,12 +73,19 @@ class ScoreStage(nn.Module):
         self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The terms to sum, for a batch whose inputs are latents ``(N, 4, h, w)``."""
+    def losses(self, batch: Batch, as_scored: float = 0.0) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch whose inputs are latents ``(N, 4, h, w)``.
+
+        A share ``as_scored`` of the rows sees the timestep and the noise of scoring, the others random ones.
+        """
         model, latents, count = self.model, batch.inputs, len(batch.inputs)
-        noise = torch.randn_like(latents)
+        noise, times = torch.randn_like(latents), torch.randint(0, 100, (count,))
+        scored = torch.rand(count) < as_scored
+        if scored.any():
+            noise[scored] = fixed_noise(1, tuple(latents.shape[1:]), model.config.seed)
+            times[scored] = scoring_timesteps(1)[0]
         embeds = model.prompts()
-        trace = join_steps([model.step(latents, noise, torch.randint(0, 100, (count,)), embeds)], embeds)
+        trace = join_steps([model.step(latents, noise, times, embeds)], embeds)
         hidden = self.readout.hidden(
             self.readout.features(trace, model.resolution_shift(trace.positions, latents.shape[2:]))
         )[:, 0]
@@ -87,6 +97,33 @@ class ScoreStage(nn.Module):
             **imitation_losses(score, self.imitate(hidden), batch),
             **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
             "denoise": 0.2 * (good * error[:, 0] + (1 - good) * error[:, 1]).mean(),
+        }
+
+
+class WholeStage(nn.Module):
+    """Stage 4: everything at once, from pixels to score; the VAE still has to reconstruct a part of every batch."""
+
+    def __init__(self, stage: ScoreStage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def trained(self) -> list[nn.Parameter]:
+        """All but the token table."""
+        self.stage.trained()
+        self.stage.model.vae.requires_grad_(True)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def losses(self, batch: Batch, as_scored: float, reconstruct: int) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch of pixels."""
+        vae = self.stage.model.vae
+        mean, logvar = vae.quant_conv(vae.encoder(batch.inputs)).chunk(2, 1)
+        latents = replace(batch, inputs=mean * vae.config.scaling_factor)
+        rebuilt = vae.decoder(vae.post_quant_conv(mean[:reconstruct]))
+        logvar = logvar.clamp(-10, 5)
+        return {
+            **self.stage.losses(latents, as_scored),
+            "reconstruction": 0.3 * F.l1_loss(rebuilt, batch.inputs[:reconstruct]),
+            "kl": 1e-3 * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean(),
         }
 
 

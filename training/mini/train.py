@@ -1,8 +1,9 @@
 """Train the embedded model from nothing: ``python training/mini/train.py --biq2021 DIR --clip-merges FILE --out DIR``.
 
 Banks of views and of whole photos are cut and shown to a pretrained network; stage 0 trains its head to be the teacher,
-stage 1 makes the latent, stage 2 the scorer, stage 3 fits its readout to whole photos; ``export.py`` then fits the
-calibration and writes the embedded model. Banks, once made, are used again.
+stage 1 makes the latent, stage 2 the scorer, stage 3 fits its readout to whole photos, stage 4 trains everything at once,
+on pristine photos too; ``export.py`` then fits the calibration and writes the embedded model. Banks, once made, are used
+again. ``--start MODEL --stage 0 4`` goes on from a finished model (an adapter folder) instead of stage 3's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,15 @@ from scipy.stats import spearmanr
 from torch import nn
 from transformers import CLIPTokenizer
 
-from bank import Bank, build_bank
+from bank import Bank, Source, build_bank
 from components import build_vae, write_clip_tokenizer
 from genzqa.media.preprocess import resize_square, to_network
+from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from latent import LatentStage
 from photos import Batch, Photos, Views, open_biq2021
-from score import ScoreStage, build_scorer
+from pristine import open_pristine
+from score import ScoreStage, WholeStage, build_scorer
 from teacher import Features, TeacherHead, pretrained_features
 from whole import captured, fit_readout
 
@@ -221,12 +225,46 @@ def train_stage3(bank: Bank, photos: Photos, config: dict[str, Any], tokenizer: 
     (out / "stage3.json").write_text(json.dumps({"validation_srcc": history}) + "\n")
 
 
-def make_bank(name: str, photos: Photos, features: Features, config: dict[str, Any], out: Path) -> Bank:
-    """The bank of small views (``crops``) or of whole photos as scoring sees them (``whole``)."""
-    plan, scoring = dict(config[name]), config["scorer"]["preprocessing"]["size"]
-    views = Views(plan.pop("size", scoring), scoring, plan.pop("native", 1.0))
-    return build_bank(photos, photos.indices("train"), views=views, seed=config["seed"], features=features,
-                      path=out / f"{name}.npy", **plan)  # fmt: skip
+def train_stage4(banks: dict[str, Bank], photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path,
+                 first: int) -> None:  # fmt: skip
+    """Everything at once, from pixels; reads ``stage3.safetensors``, writes ``stage4.safetensors`` with the same keys."""
+    torch.manual_seed(config["seed"] + 5)
+    start = "stage4.safetensors" if first else "stage3.safetensors"
+    stage = new_score_stage(config, tokenizer, out)
+    stage.load_state_dict(load_file(out / start))
+    whole = WholeStage(stage)
+    whole.stage.model.vae.to(memory_format=torch.channels_last)
+    size = config["scorer"]["preprocessing"]["size"]
+    for number, part in list(enumerate(config["stage4"]))[first:]:
+        average = Average(whole)
+
+        def check(kept: nn.Module = average.model) -> dict[str, float]:
+            keep(kept.stage.state_dict(), out / "stage4.safetensors")
+            return {"validation_srcc": validation_srcc(lambda x: kept.stage.model(x).raw, photos, size, 200)}
+
+        seed = config["seed"] + 5 + number
+        fit(whole, whole.trained(), partial(whole.losses, as_scored=part["as_scored"], reconstruct=2), average,
+            flipped_views(banks[part["bank"]], part, seed), part, out / "stage4.jsonl", check)  # fmt: skip
+        whole.load_state_dict(average.model.state_dict())
+
+
+def start_from(model_name: str, out: Path) -> None:
+    """Write a finished model as if stages 1 and 3 had just made it; the auxiliary heads start anew."""
+    model = load_scorer(model_name).model
+    torch.manual_seed(0)
+    vae = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
+    scale = torch.tensor([float(model.vae.config.scaling_factor) ** -2])
+    keep({**vae, "latent_moments.var": scale}, out / "stage1.safetensors")
+    keep(ScoreStage(model).state_dict(), out / "stage3.safetensors")
+
+
+def make_bank(name: str, sources: dict[str, Photos], features: Features, config: dict[str, Any], out: Path) -> Bank:
+    """The bank of this name in the configuration; ``<source>_groups`` and ``<source>_singles`` say what it is cut from."""
+    plan, scoring = config[name], config["scorer"]["preprocessing"]["size"]
+    views = Views(plan.get("size", scoring), scoring, plan.get("native", 1.0))
+    cut = [Source(photos, photos.indices("train"), plan[f"{source}_groups"], plan[f"{source}_singles"])
+           for source, photos in sources.items()]  # fmt: skip
+    return build_bank(cut, views=views, seed=config["seed"], features=features, path=out / f"{name}.npy")
 
 
 def main() -> None:
@@ -234,25 +272,40 @@ def main() -> None:
     parser.add_argument("--biq2021", type=Path, required=True, help="folder with Images/ and the two tables")
     parser.add_argument("--clip-merges", type=Path, required=True, help="bpe_simple_vocab_16e6.txt.gz of CLIP")
     parser.add_argument("--out", type=Path, required=True, help="bank of views, checkpoints, logs, decoded photos")
-    parser.add_argument("--stage", type=int, choices=(0, 1, 2, 3), nargs="*", default=[0, 1, 2, 3],
-                        help="0 is the teacher")  # fmt: skip
-    parser.add_argument("--part", type=int, default=0, help="go on at this part of stage 2, from its checkpoint")
+    parser.add_argument("--pristine", type=Path, required=True, help="folder of large PNG photos (CLIC 2025)")
+    parser.add_argument(
+        "--stage", type=int, choices=range(5), nargs="*", default=list(range(5)), help="0 is the teacher"
+    )
+    parser.add_argument("--part", type=int, default=0, help="go on at this part of stage 2 or 4, from its checkpoint")
+    parser.add_argument("--start", help="a finished model to give to stage 4, for example mini")
     arguments = parser.parse_args()
     config = tomllib.loads((Path(__file__).parent / "mini.toml").read_text())
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     photos = open_biq2021(arguments.biq2021, out, config["validation"], config["seed"])
     tokenizer = write_clip_tokenizer(arguments.clip_merges, out / "tokenizer")
-    banks = {name: make_bank(name, photos, pretrained_features, config, out) for name in ("crops", "whole")}
+    biq = {"biq2021": photos}
+    banks = {name: make_bank(name, biq, pretrained_features, config, out) for name in ("crops", "whole")}
     if 0 in arguments.stage:
         train_teacher(banks["crops"], banks["whole"], pretrained_features, photos, config, out)
-    banks = {name: bank.taught_by(load_teacher(out)) for name, bank in banks.items()}
+    teacher = load_teacher(out)
+    banks = {name: bank.taught_by(teacher) for name, bank in banks.items()}
+    if arguments.start:
+        start_from(arguments.start, out)
     if 1 in arguments.stage:
         train_stage1(banks["crops"], photos, config, out)
     if 2 in arguments.stage:
         train_stage2(banks, photos, config, tokenizer, out, arguments.part)
     if 3 in arguments.stage:
         train_stage3(banks["whole"], photos, config, tokenizer, out)
+    if 4 in arguments.stage:
+        size = config["scorer"]["preprocessing"]["size"]
+        pristine = open_pristine(arguments.pristine, out, teacher=teacher, features=pretrained_features, scoring_size=size,
+                                 seed=config["seed"])  # fmt: skip
+        sources = {**biq, "pristine": pristine}
+        names = {part["bank"] for part in config["stage4"]}
+        banks = {name: make_bank(name, sources, pretrained_features, config, out).taught_by(teacher) for name in names}
+        train_stage4(banks, photos, config, tokenizer, out, arguments.part)
 
 
 if __name__ == "__main__":

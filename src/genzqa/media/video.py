@@ -93,8 +93,8 @@ class Moment:
     Attributes:
         time: Timestamp of the frame shown then, in seconds from the start of the stream.
         pixels: ``(H, W, 3)`` sRGB, upright with square pixels: uint8, or float32 in 0..1 from deeper than 8 bits.
-        clip: ``(n, h, w, 3)`` uint8 sRGB, consecutive frames from this one on, reduced to the wanted short side; the
-            last frame repeated if the video ends before; None if not asked for.
+        clip: ``(n, h, w, 3)`` uint8 sRGB, frames from this one on, reduced to the wanted short side; played back and
+            forth if the video ends before, so that its end does not look like a freeze; None if not asked for.
         clip_frames: How many frames of the clip are real.
         clip_times: Timestamps of those.
     """
@@ -107,12 +107,26 @@ class Moment:
 
 
 class _Window:
-    """A moment of which the clip is not yet complete."""
+    """A moment of which the clip is not yet complete.
 
-    def __init__(self, shown: TimedFrame) -> None:
-        self.shown = shown
+    With a ``rate`` the clip shows what a screen of that rate shows: a frame as often as it is there to be seen, however many
+    frames per second the video has.
+    """
+
+    def __init__(self, shown: TimedFrame, rate: float | None) -> None:
+        self.shown, self.rate = shown, rate
         self.small: list[Small] = []
         self.times: list[float] = []
+
+    def take(self, small: Small, time: float, end: float, most: int) -> None:
+        """Add a frame shown from ``time`` until ``end``, as often as it counts."""
+        if self.rate is None:
+            self.small.append(small)
+            self.times.append(time)
+            return
+        while len(self.small) < most and self.shown.time + len(self.small) / self.rate < end - EPSILON:
+            self.small.append(small)
+            self.times.append(time)
 
 
 class VideoReader:
@@ -173,7 +187,8 @@ class VideoReader:
             notes["corrupt_frames"] = Note("corrupt_frames", text)
         return tuple(notes.values())
 
-    def moments(self, times: Sequence[float], *, clip_frames: int = 0, clip_side: int = 224) -> Iterator[Moment]:
+    def moments(self, times: Sequence[float], *, clip_frames: int = 0, clip_side: int = 224,
+                clip_rate: float | None = None) -> Iterator[Moment]:  # fmt: skip
         """The frames shown at some times, in order; may be called again, which reads the file again.
 
         The frame shown at a time is the last whose timestamp is not later; the first, if none is. Times that a
@@ -181,8 +196,9 @@ class VideoReader:
 
         Args:
             times: Seconds from the start of the stream, ascending.
-            clip_frames: How many consecutive frames to collect from each moment on; 0 for no clip.
+            clip_frames: How many frames to collect from each moment on; 0 for no clip.
             clip_side: Short side of the clip in pixels.
+            clip_rate: Frames per second of the clip; None to take every frame of the video once.
 
         Yields:
             One `Moment` for each time that can be reached, at least one. While clips overlap, up to ``clip_frames``
@@ -191,18 +207,22 @@ class VideoReader:
         Raises:
             CorruptInputError: Nothing could be decoded.
             InputTimeoutError: Over `Limits.max_video_seconds_wall`; what the caller does between moments is not counted.
-            ValueError: Times that are not finite and ascending, or a clip of impossible size.
+            ValueError: Times that are not finite and ascending, or a clip of impossible size or rate.
         """
         wanted = [float(time) for time in times]
         if not all(map(math.isfinite, wanted)) or any(b < a for a, b in pairwise(wanted)):
             raise ValueError("times must be finite and ascending")
         if clip_frames < 0 or clip_side < 1:
             raise ValueError("clip_frames must not be negative, and clip_side at least 1")
+        if clip_rate is not None and not (math.isfinite(clip_rate) and clip_rate > 0):
+            raise ValueError("clip_rate must be positive")
         if self._media.file.closed:
             raise ValueError("the video is closed")
-        return self._moments(deque(wanted), clip_frames, clip_side)
+        return self._moments(deque(wanted), clip_frames, clip_side, clip_rate)
 
-    def _moments(self, wanted: deque[float], clip_frames: int, clip_side: int) -> Iterator[Moment]:
+    def _moments(
+        self, wanted: deque[float], clip_frames: int, clip_side: int, clip_rate: float | None
+    ) -> Iterator[Moment]:
         if not wanted:
             return
         clock, found = self._media.clock, 0
@@ -221,13 +241,13 @@ class VideoReader:
                 if following is None:
                     self._drop_beyond(shown.end, wanted)
                 while wanted and (following is None or wanted[0] < following.time - EPSILON):
-                    windows.append(_Window(shown))
+                    windows.append(_Window(shown, clip_rate))
                     wanted.popleft()
                 if windows and clip_frames:
                     small = self._paint(self._painters[1], shown, small_size, deep=False)
+                    end = shown.end if following is None else following.time
                     for window in windows:
-                        window.small.append(cast("Small", small))
-                        window.times.append(shown.time)
+                        window.take(cast("Small", small), shown.time, end, clip_frames)
                 while windows and (following is None or len(windows[0].times) >= clip_frames):
                     moment = self._finish(windows.popleft(), clip_frames)
                     found += 1
@@ -261,8 +281,8 @@ class VideoReader:
         pixels = self._paint(self._painters[0], window.shown, self._size, deep=self._colour.bits > 8)
         clip = None
         if clip_frames:
-            missing = clip_frames - len(window.small)
-            clip = np.stack(window.small + [window.small[-1]] * missing)
+            there = len(window.small)
+            clip = np.stack([window.small[position] for position in _back_and_forth(there, clip_frames)])
         return Moment(window.shown.time, pixels, clip, len(window.small), tuple(window.times))
 
     def _paint(self, painter: Painter, shown: TimedFrame, size: tuple[int, int], *, deep: bool) -> Pixels:
@@ -369,3 +389,9 @@ def uniform_times(duration: float, count: int, start: float = 0.0) -> list[float
         [1.0, 3.0]
     """
     return [start + duration * (part + 0.5) / count for part in range(count)]
+
+
+def _back_and_forth(there: int, wanted: int) -> list[int]:
+    """Positions of ``wanted`` frames when only ``there`` exist: 0 1 2 1 0 1 2 ...; motion goes on where a pause would lie."""
+    turn = max(1, 2 * (there - 1))
+    return [min(number % turn, turn - number % turn) if there > 1 else 0 for number in range(wanted)]

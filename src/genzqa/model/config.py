@@ -70,6 +70,7 @@ class VideoConfig(_Strict):
         tqm_queries: Over which timesteps the queries are taken: ``mean`` of all, or the ``last`` alone.
         motion: Name of the motion network (``slowfast-r50``), or the sizes of one in the adapter.
         motion_size: Short side of its frames, pixels.
+        motion_rate: Frames per second it sees, whatever the video's own; None for every frame of the video, once.
     """
 
     frames: Positive = 8
@@ -79,6 +80,7 @@ class VideoConfig(_Strict):
     tqm_queries: Literal["mean", "last"] = "mean"
     motion: str | MotionSizes = "slowfast-r50"
     motion_size: Positive = 224
+    motion_rate: Annotated[float, Field(gt=0)] | None = None
     calibration: Calibration | None = None
 
 

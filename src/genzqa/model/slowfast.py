@@ -170,7 +170,7 @@ class _ResStage(nn.Module):
 class _ResBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, time: int) -> None:
         super().__init__()
-        if inputs != outputs:
+        if inputs != outputs or stride != 1:
             self.branch1_conv: nn.Module = nn.Conv3d(inputs, outputs, 1, (1, stride, stride), bias=False)
             self.branch1_norm: nn.Module = nn.BatchNorm3d(outputs)
         else:

@@ -76,8 +76,7 @@ class _Seen:
     scored: list[FrameScore] = field(default_factory=list)
     timeline: list[FrameScore] = field(default_factory=list)
     readings: list[FrameReadings] = field(default_factory=list)
-    slow: list[torch.Tensor] = field(default_factory=list)
-    fast: list[torch.Tensor] = field(default_factory=list)
+    motion: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
     worst: list[tuple[float, float, FrameScore, Pixels]] = field(default_factory=list)
 
 
@@ -182,7 +181,8 @@ def _prepared(
     def produce() -> None:
         try:
             times = [at for at, _, _ in plan]
-            moments = reader.moments(times, clip_frames=clip, clip_side=config.motion_size if config else 224)
+            side, rate = (config.motion_size, config.motion_rate) if config else (1, None)
+            moments = reader.moments(times, clip_frames=clip, clip_side=side, clip_rate=rate)
             for moment, counts, on_timeline in _distinct(moments, plan):
                 if not put(_Frame(moment, to_network(resize_square(moment.pixels, size)), counts, on_timeline)):
                     return
@@ -248,9 +248,7 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
         if frame.counts:
             seen.scored.append(scored)
             if loaded.motion is not None and frame.moment.clip is not None:
-                slow, fast = clip_features(loaded.motion, frame.moment.clip)
-                seen.slow.append(slow)
-                seen.fast.append(fast)
+                seen.motion.append((frame.moment.clip_frames, *clip_features(loaded.motion, frame.moment.clip)))
         if frame.on_timeline:
             seen.timeline.append(scored)
         if keep:
@@ -263,12 +261,13 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
 
 def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...]]:
     """Raw score and gamma of every layer: modulated by motion, or the plain mean of the frames."""
-    if loaded.video is None or not seen.slow:
+    if loaded.video is None or not seen.motion:
         return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks)
+    # a clip begun near the end is mostly its own echo; it counts only where no clip is fuller
+    enough = max(real for real, _, _ in seen.motion) // 2
+    slow, fast = zip(*((slow, fast) for real, slow, fast in seen.motion if real >= enough), strict=True)
     with torch.inference_mode():
-        trace = loaded.video.modulate(
-            FrameReadings.joined(seen.readings), torch.stack(seen.slow), torch.stack(seen.fast)
-        )
+        trace = loaded.video.modulate(FrameReadings.joined(seen.readings), torch.stack(slow), torch.stack(fast))
     return float(trace.score), tuple(trace.gamma.tolist())
 
 

@@ -1,0 +1,51 @@
+"""Pristine photos: squares cut from large PNG files that no lossy codec has touched.
+
+A database of JPEG files cannot teach what a first, mild compression does to a photo without any. Nobody has scored these
+squares, so the teacher's opinion of each stands for its MOS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from genzqa.media.preprocess import resize_square
+from photos import SIDE, Photos
+from teacher import Features, TeacherHead
+
+SQUARES = 12  # of a photo
+
+
+def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int,
+                  seed: int) -> Photos:  # fmt: skip
+    """Cut squares of 512 pixels to the photo's whole height, reduced to 512x512, once into ``cache``."""
+    files = sorted(folder.glob("*.png"))
+    path = cache / "pristine.npy"
+    if not path.exists():
+        pixels = np.stack([square for number, file in enumerate(files) for square in _squares(file, seed + number)])
+        np.save(path.with_suffix(".partial.npy"), pixels)
+        path.with_suffix(".partial.npy").rename(path)
+    pixels = np.load(path, mmap_mode="r")
+    seen = np.concatenate([features(resize_square(square, scoring_size)[None]) for square in pixels])
+    with torch.no_grad():
+        opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
+    names = np.array([f"{file.stem} {number}" for file in files for number in range(SQUARES)])
+    return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), names)
+
+
+def _squares(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:
+    rng = np.random.default_rng(seed)
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    width, height = image.size
+    squares = []
+    for _ in range(SQUARES):
+        side = int(rng.integers(SIDE, min(width, height) + 1))
+        left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
+        cut = image.crop((left, top, left + side, top + side))
+        squares.append(np.asarray(cut if side == SIDE else cut.resize((SIDE, SIDE), Image.Resampling.LANCZOS)))
+    return squares

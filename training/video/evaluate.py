@@ -1,0 +1,134 @@
+"""Ladders of temporal faults and of real encoders over whole clips, scored by the installed model as a user's videos are.
+
+``python training/video/evaluate.py --clips DIR --kodak DIR --out results/ladders.json``
+
+Beside the score stands what the frames alone would give, so that the worth of the motion path can be read off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+import genzqa
+
+sys.path.append(str(Path(__file__).parents[1] / "mini"))
+
+from faults import FAULTS, RATE, Frames
+
+from genzqa.media.video import open_video
+from genzqa.model.adapter import load_scorer
+from genzqa.scoring.calibration import calibrate
+
+SECONDS = 2.6
+WIDEST = 480  # pixels; larger clips are reduced
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+CODECS: dict[str, tuple[str, dict[str, str], tuple[int, ...]]] = {
+    "h264": ("libx264", {"preset": "veryfast"}, (20, 27, 34, 41, 48)),
+    "hevc": ("libx265", {"preset": "ultrafast", "x265-params": "log-level=error"}, (20, 27, 34, 41, 48)),
+    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "b": "0"}, (20, 31, 42, 53, 63)),
+    "av1": ("libsvtav1", {"preset": "12"}, (20, 31, 42, 53, 63)),
+}
+NEARLY_LOSSLESS = ("libx264", {"preset": "veryfast"}, 12)
+
+
+def clip_frames(path: Path) -> Frames:
+    """The clip's first seconds as a screen of `RATE` frames per second shows them; even sides, at most `WIDEST` wide."""
+    with open_video(path) as video:
+        count = int(min(SECONDS, video.facts.duration) * RATE)
+        moments = [one.pixels for one in video.moments([n / RATE for n in range(count)])]
+    height, width = moments[0].shape[:2]
+    scale = min(1.0, WIDEST / width)
+    size = (int(width * scale) // 2 * 2, int(height * scale) // 2 * 2)
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(np.asarray(one, np.uint8)).resize(size, Image.Resampling.BICUBIC))
+            for one in moments
+        ]
+    )
+
+
+def panned(path: Path, number: int) -> Frames:
+    """A camera that moves steadily over a photo."""
+    photo = Image.open(path).convert("RGB")
+    rng = np.random.default_rng(number)
+    width, height = 384, 256
+    room = np.array([photo.width - width, photo.height - height], float)
+    ends = rng.uniform(0, 1, (2, 2)) * room
+    places = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, int(SECONDS * RATE))[:, None]
+    return np.stack([np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + width, y + height)))
+                     for x, y in places])  # fmt: skip
+
+
+def encoded(frames: Frames, codec: str, options: dict[str, str], crf: int) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=Fraction(int(RATE)), options={**options, "crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def ladders(frames: Frames) -> Iterator[tuple[str, list[bytes]]]:
+    """Name and videos of every ladder; the intact video comes first in each."""
+    intact = encoded(frames, *NEARLY_LOSSLESS)
+    for name, fault in FAULTS.items():
+        steps = [fault(frames, strength, np.random.default_rng(7))[0] for strength in STRENGTHS]
+        yield name, [intact, *(encoded(step, *NEARLY_LOSSLESS) for step in steps)]
+    for name, (codec, options, rates) in CODECS.items():
+        yield name, [intact, *(encoded(frames, codec, options, crf) for crf in rates)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--kodak", type=Path, help="folder of photos to move a camera over")
+    parser.add_argument("--photos", type=int, default=6, help="how many of them")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    sources = {
+        path.name: clip_frames(path) for path in sorted(arguments.clips.iterdir()) if path.suffix in (".mp4", ".y4m")
+    }
+    if arguments.kodak:
+        photos = sorted(arguments.kodak.glob("*.png"))[:: max(1, 24 // arguments.photos)][: arguments.photos]
+        sources |= {path.name: panned(path, number) for number, path in enumerate(photos)}
+    scorer, calibration = genzqa.load(), load_scorer("mini").config.calibration
+    assert calibration is not None
+    scores: dict[str, list[tuple[list[float], list[float]]]] = {}
+    for frames in sources.values():
+        known: dict[bytes, tuple[float, float]] = {}
+        for name, videos in ladders(frames):
+            for video in videos:
+                if video not in known:
+                    result = scorer.score(video)
+                    alone = float(np.mean([frame.raw for frame in result.frames]))
+                    known[video] = result.score, calibrate(alone, calibration)[0]
+            scores.setdefault(name, []).append(tuple(map(list, zip(*(known[video] for video in videos), strict=True))))
+    report: dict[str, Any] = {"clips": sorted(sources), "strengths": STRENGTHS,
+                              "crf": {name: rates for name, (_, _, rates) in CODECS.items()}, "ladders": {}}  # fmt: skip
+    for name, found in scores.items():
+        means = {
+            "score": np.mean([one for one, _ in found], 0),
+            "frames_alone": np.mean([other for _, other in found], 0),
+        }
+        report["ladders"][name] = {kind: {"mean": np.round(mean, 2).tolist(), "falls": bool(np.all(np.diff(mean) < 0))}
+                                   for kind, mean in means.items()}  # fmt: skip
+        print(name, json.dumps(report["ladders"][name]), flush=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The motion network: trained to tell what is wrong in time and what that leaves of the quality, then frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from faults import FAULTS, Frames, frame_rate_share, motion_of, temporal_noise
+from torch import nn
+from torch.nn import functional as F
+
+from genzqa.model.slowfast import DEVIATION, MEAN, SlowFast
+
+KINDS = ("none", *FAULTS)
+
+
+class MotionStage(nn.Module):
+    """The network with two heads. They read the pooled features as the modulator will: normalised, then linearly."""
+
+    def __init__(self, network: SlowFast) -> None:
+        super().__init__()
+        self.network = network
+        slow, fast = network.config.slow_features, network.config.fast_features
+        self.slow_norm, self.fast_norm = nn.LayerNorm(slow), nn.LayerNorm(fast)
+        self.share, self.kind = nn.Linear(slow + fast, 1), nn.Linear(slow + fast, len(KINDS))
+        nn.init.zeros_(self.share.weight)
+        nn.init.constant_(self.share.bias, 0.8)
+
+    def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Share of the quality left ``(N,)`` and logits of the kinds ``(N, kinds)`` of clips ``(N, 3, n, h, w)``."""
+        slow, fast = self.network(clips)
+        features = torch.cat([self.slow_norm(slow), self.fast_norm(fast)], 1)
+        return self.share(features).squeeze(1), self.kind(features)
+
+    def losses(self, clips: torch.Tensor, share: torch.Tensor, kind: torch.Tensor) -> dict[str, torch.Tensor]:
+        """For triples (as it is, mild, strong) of windows: the share, its order inside a triple, and the kind."""
+        guess, logits = self(clips)
+        falls, owed = guess.view(-1, 3).diff(dim=1), share.view(-1, 3).diff(dim=1)
+        return {
+            "share": 20 * F.mse_loss(guess, share),
+            "order": 2 * F.relu(falls - 0.5 * owed).mean(),
+            "kind": 0.2 * F.cross_entropy(logits, kind),
+        }
+
+
+def to_clip(frames: Frames) -> torch.Tensor:
+    """``(3, n, h, w)``, as the motion network takes it."""
+    return (torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 255 - MEAN) / DEVIATION
+
+
+def as_filmed(frames: Frames, rng: np.random.Generator) -> Frames:
+    """The same motion seen otherwise: mirrored, backwards, from elsewhere, slower, darker, flatter."""
+    if rng.random() < 0.5:
+        frames = frames[:, :, ::-1]
+    if rng.random() < 0.5:
+        frames = frames[::-1]
+    gain, lift = rng.uniform(0.5, 1.15), rng.uniform(0, 30)
+    if rng.random() < 0.5:
+        frames = np.clip(frames * gain + lift, 0, 255).astype(np.uint8)
+    return frames
+
+
+def as_received(frames: Frames, rng: np.random.Generator) -> Frames:
+    """What a codec adds to every frame anew, so that a repeated frame is not the same to the last bit."""
+    if rng.random() < 0.5:
+        return frames
+    grain = rng.uniform(0.3, 1.6) * rng.standard_normal(frames.shape, dtype=np.float32)
+    return np.clip(frames + grain, 0, 255).round().astype(np.uint8)
+
+
+def faulty(frames: Frames, rate: float, name: str, strength: float, rng: np.random.Generator) -> tuple[Frames, float]:
+    """Frames with a fault, or without for ``none``, and the share left, the source's own frame rate counted."""
+    share = frame_rate_share(rate, motion_of(frames))
+    if name == "none":
+        return as_received(frames, rng), share
+    if name == "temporal_noise":  # which was there before the frames were made small
+        shown, left = temporal_noise(frames, strength, rng, kept=rng.uniform(0.15, 0.6))
+    else:
+        shown, left = FAULTS[name](frames, strength, rng)
+    return as_received(shown, rng), share * left
+
+
+def draw_triple(frames: Frames, rate: float, rng: np.random.Generator) -> tuple[list[Frames], list[float], list[int]]:
+    """A window as it is, and with one fault at two strengths; clips, shares and kinds."""
+    frames = as_filmed(frames, rng)
+    name = str(rng.choice(list(FAULTS)))
+    mild = float(rng.uniform(0, 0.7))
+    seed = int(rng.integers(2**31))  # the two copies share the fault's own chances
+    drawn = [faulty(frames, rate, "none", 0.0, rng)]
+    drawn += [faulty(frames, rate, name, s, np.random.default_rng(seed)) for s in (mild, rng.uniform(mild + 0.1, 1))]
+    number = KINDS.index(name)
+    return [clip for clip, _ in drawn], [share for _, share in drawn], [0, number, number]
+
+
+def batches(small: npt.NDArray[np.uint8], rate: npt.NDArray[np.float64], chosen: npt.NDArray[np.int64], *, windows: int,
+            steps: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """``steps`` batches of clips, shares and kinds, from windows drawn from the chosen."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        triples = [draw_triple(small[i], float(rate[i]), rng) for i in rng.choice(chosen, windows)]
+        clips, shares, kinds = ([value for triple in triples for value in triple[column]] for column in range(3))
+        stacked = torch.stack([to_clip(clip) for clip in clips]).contiguous(memory_format=torch.channels_last_3d)
+        yield stacked, torch.tensor(shares, dtype=torch.float32), torch.tensor(kinds)

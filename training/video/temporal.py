@@ -1,0 +1,232 @@
+"""Give the embedded model its temporal part: ``python training/video/temporal.py --biq2021 DIR --cache DIR --out DIR ...``.
+
+Stage 1 cuts windows, stage 2 trains the motion network, stage 3 reads the windows with the frozen image model and motion
+network, stage 4 trains the modulator in both forms, stage 5 writes it into the adapter. What a stage has made is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+
+sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's recipe: photos, averaging, the manifest
+
+from faults import FAULTS, SHOWS_IN_FRAMES
+from modulator import Samples, train_modulator
+from motion import MotionStage, batches, faulty, to_clip
+from windows import Window, camera_move, real_windows
+
+from export import HALF, write_manifest
+from genzqa.media.preprocess import resize_square, to_network
+from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter
+from genzqa.model.config import MotionSizes, VideoConfig
+from genzqa.model.genzvqa import GenzVQA
+from genzqa.model.modulator import TemporalQualityModulator
+from genzqa.model.slowfast import SlowFast, SlowFastConfig
+from photos import open_biq2021
+from train import Average, keep, learning_rate
+
+FORMS = ("published", "ordered")
+
+
+def make_windows(arguments: argparse.Namespace, config: dict[str, Any], size: int) -> None:
+    """``small.npy``, ``whole.npy`` (two frames as the image model sees them) and ``windows.npz``."""
+    plan, rng = config["windows"], np.random.default_rng(config["seed"])
+    files = sorted(path for folder in arguments.clips for path in folder.rglob("*.mp4"))
+    windows = [window for path in files for window in real_windows(path, plan["per_clip"])]
+    photos = open_biq2021(arguments.biq2021, arguments.cache, 500, config["seed"])
+    moving = rng.choice(photos.indices("train"), plan["camera_moves"], replace=False)
+    windows += [camera_move(photos.pixels[i], str(photos.name[i]), rng) for i in moving]
+    pristine = np.load(arguments.cache / "pristine.npy", mmap_mode="r")
+    moving = rng.choice(len(pristine), min(len(pristine), plan["pristine_moves"]), replace=False)
+    windows += [camera_move(pristine[i], f"pristine {i // 12}", rng) for i in moving]
+    write_windows(windows, arguments.out, size)
+
+
+def write_windows(windows: list[Window], out: Path, size: int) -> None:
+    np.save(out / "small.npy", np.stack([window.small for window in windows]))
+    np.save(out / "whole.npy", np.stack([[resize_square(frame, size) for frame in one.whole] for one in windows]))
+    np.savez(out / "windows.npz", rate=[one.rate for one in windows], source=[one.source for one in windows])
+
+
+def split(source: npt.NDArray[np.str_], share: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Windows to train on and windows held out; no source is on both sides."""
+    names = np.unique(source)
+    held = np.random.default_rng(seed).permutation(names)[: max(1, round(share * len(names)))]
+    apart = np.isin(source, held)
+    return np.flatnonzero(~apart), np.flatnonzero(apart)
+
+
+def new_network(config: dict[str, Any]) -> SlowFast:
+    return SlowFast(SlowFastConfig(**config["network"], classes=1))
+
+
+def train_motion(config: dict[str, Any], out: Path) -> None:
+    """Writes ``motion.safetensors`` (network and heads) and ``motion.jsonl``."""
+    plan, seed = config["motion"], config["seed"] + 1
+    torch.manual_seed(seed)
+    small, table = np.load(out / "small.npy", mmap_mode="r"), np.load(out / "windows.npz")
+    chosen, held = split(table["source"], config["held_out"], config["seed"])
+    stage = MotionStage(new_network(config)).to(memory_format=torch.channels_last_3d)
+    average = Average(stage, decay=0.99)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=plan["rate"], weight_decay=0.02)
+    unseen = list(batches(small, table["rate"], held, windows=8, steps=10, seed=0))
+    started = time.time()
+    drawn = batches(small, table["rate"], chosen, windows=plan["windows"], steps=plan["steps"], seed=seed)
+    for step, (clips, share, kind) in enumerate(drawn, 1):
+        optimizer.param_groups[0]["lr"] = learning_rate(step - 1, plan["steps"], plan["rate"])
+        stage.train()
+        losses = stage.losses(clips, share, kind)
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            raise SystemExit(f"the loss became {loss.item()} at step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        optimizer.step()
+        average.update(stage)
+        if step % plan["check_every"] == 0 or step == plan["steps"]:
+            row = {"step": step, "seconds": round(time.time() - started), **judged(average.model, unseen),
+                   **{name: round(float(value.detach()), 4) for name, value in losses.items()}}  # fmt: skip
+            with (out / "motion.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            keep(average.model.state_dict(), out / "motion.safetensors")
+
+
+@torch.no_grad()
+def judged(stage: torch.nn.Module, unseen: list[tuple[torch.Tensor, ...]]) -> dict[str, float]:
+    """Rank correlation with the share and how often the kind is right, on held-out windows."""
+    stage.eval()
+    guesses, shares, right = [], [], []
+    for clips, share, kind in unseen:
+        guess, logits = stage(clips)
+        guesses.append(guess)
+        shares.append(share)
+        right.append(logits.argmax(1) == kind)
+    return {"held_out_srcc": round(float(spearmanr(torch.cat(guesses), torch.cat(shares)).statistic), 4),
+            "held_out_kind": round(float(torch.cat(right).float().mean()), 4)}  # fmt: skip
+
+
+def trained_network(config: dict[str, Any], out: Path) -> SlowFast:
+    stage = MotionStage(new_network(config))
+    stage.load_state_dict(load_file(out / "motion.safetensors"))
+    return stage.network.eval()
+
+
+@torch.no_grad()
+def read_windows(config: dict[str, Any], out: Path, model_name: str) -> None:
+    """``samples.safetensors``: what the frozen parts make of every window, as it is and with faults."""
+    image, network = load_scorer(model_name).model, trained_network(config, out)
+    reader = GenzVQA(image, VideoConfig(timesteps=config["scorer"]["timesteps"]),
+                     slow_features=network.config.slow_features, fast_features=network.config.fast_features)  # fmt: skip
+    small, whole = (np.load(out / f"{name}.npy", mmap_mode="r") for name in ("small", "whole"))
+    rates, rng = np.load(out / "windows.npz")["rate"], np.random.default_rng(config["seed"] + 2)
+    rows: dict[str, list[Any]] = {name: [] for name in ("raw", "slow", "fast", "share")}
+    queries: list[list[torch.Tensor]] = []
+    for number in range(len(small)):
+        plain = _readings(reader, whole[number])
+        seen = [[plain], [], [], []]
+        clips = []
+        for variant in range(config["modulator"]["variants"]):
+            name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
+            strength = float(rng.random())
+            clip, share = faulty(small[number], float(rates[number]), name, strength, rng)
+            clips.append(to_clip(clip))
+            seen[3].append(share)
+            if variant:
+                altered = FAULTS[name](whole[number], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
+                seen[0].append(plain if altered is None else _readings(reader, altered))
+        slow, fast = network(torch.stack(clips))
+        rows["raw"].append(torch.stack([raw for raw, _ in seen[0]]))
+        rows["slow"].append(slow)
+        rows["fast"].append(fast)
+        rows["share"].append(torch.tensor(seen[3], dtype=torch.float32))
+        queries.append([torch.stack(layer) for layer in zip(*(found for _, found in seen[0]), strict=True)])
+    tensors = {name: torch.stack(column) for name, column in rows.items()}
+    tensors |= {f"query.{p}": torch.stack(layer) for p, layer in enumerate(zip(*queries, strict=True))}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, out / "samples.safetensors")
+
+
+def _readings(reader: GenzVQA, frames: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Mean quality and mean queries ``(C,)`` of a window's frames."""
+    found = reader.read_frames(torch.stack([to_network(frame) for frame in frames]))
+    return found.raw.mean(), [query.mean((0, 1)) for query in found.queries]
+
+
+def fit_modulators(config: dict[str, Any], out: Path, model_name: str) -> None:
+    """``modulator-<form>.safetensors`` of both forms, and their figures in ``modulator.json``."""
+    blocks, stored = load_scorer(model_name).model.blocks, load_file(out / "samples.safetensors")
+    samples = Samples(stored["raw"], [stored[f"query.{p}"] for p in range(len(blocks))], stored["slow"], stored["fast"],
+                      stored["share"])  # fmt: skip
+    chosen, held = split(np.load(out / "windows.npz")["source"], config["held_out"], config["seed"])
+    report = {}
+    for form in FORMS:
+        torch.manual_seed(config["seed"] + 3)
+        modulator = TemporalQualityModulator(blocks, samples.slow.shape[2], samples.fast.shape[2], form=form)
+        report[form] = train_modulator(modulator, samples, chosen, held, config["modulator"], config["seed"] + 3)
+        keep(modulator.state_dict(), out / f"modulator-{form}.safetensors")
+    (out / "modulator.json").write_text(
+        json.dumps({"windows": len(chosen), "held_out": len(held), **report}, indent=2) + "\n"
+    )
+
+
+def write_adapter(config: dict[str, Any], out: Path, embedded: Path, form: str) -> None:
+    """The adapter of the embedded model, with its temporal part beside the image part."""
+    adapter = embedded / "adapter"
+    loaded = load_scorer(f"local-dir:{adapter}")
+    sizes = MotionSizes(**config["network"])
+    video = VideoConfig(tqm=form, motion=sizes, **config["scorer"])
+    weights = {
+        name: value for name, value in load_file(adapter / WEIGHTS).items() if not name.startswith(("tqm.", "motion."))
+    }
+    parts = {
+        "motion": trained_network(config, out).state_dict(),
+        "tqm": load_file(out / f"modulator-{form}.safetensors"),
+    }
+    for part, state in parts.items():
+        weights |= {
+            f"{part}.{name}": value.to(HALF) if value.is_floating_point() else value for name, value in state.items()
+        }
+    save_adapter(adapter, weights, loaded.config.model_copy(update={"video": video}))
+    write_manifest(embedded)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--biq2021", type=Path, required=True, help="folder with Images/ and the two tables")
+    parser.add_argument("--cache", type=Path, required=True, help="where training/mini/train.py wrote")
+    parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of real clips (MP4)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="mini", help="the image model to build on")
+    parser.add_argument("--embedded", type=Path, help="src/genzqa/embedded/mini, for stage 5")
+    parser.add_argument("--form", choices=FORMS, default="published", help="of the modulator that is written")
+    parser.add_argument("--stage", type=int, choices=range(1, 6), nargs="*", default=[1, 2, 3, 4])
+    arguments = parser.parse_args()
+    config = tomllib.loads((Path(__file__).parent / "video.toml").read_text())
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    if 1 in arguments.stage:
+        make_windows(arguments, config, load_scorer(arguments.model).config.preprocessing.size)
+    if 2 in arguments.stage:
+        train_motion(config, out)
+    if 3 in arguments.stage:
+        read_windows(config, out, arguments.model)
+    if 4 in arguments.stage:
+        fit_modulators(config, out, arguments.model)
+    if 5 in arguments.stage:
+        write_adapter(config, out, arguments.embedded, arguments.form)
+
+
+if __name__ == "__main__":
+    main()
