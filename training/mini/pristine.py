@@ -30,7 +30,8 @@ def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: 
         np.save(path.with_suffix(".partial.npy"), pixels)
         path.with_suffix(".partial.npy").rename(path)
     pixels = np.load(path, mmap_mode="r")
-    seen = np.concatenate([features(resize_square(square, scoring_size)[None]) for square in pixels])
+    shown = (np.rint(255 * resize_square(square, scoring_size)).astype(np.uint8) for square in pixels)
+    seen = np.concatenate([features(square[None]) for square in shown])
     with torch.no_grad():
         opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
     names = np.array([f"{file.stem} {number}" for file in files for number in range(SQUARES)])

@@ -47,7 +47,7 @@ class MotionStage(nn.Module):
 
 def to_clip(frames: Frames) -> torch.Tensor:
     """``(3, n, h, w)``, as the motion network takes it."""
-    return (torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 255 - MEAN) / DEVIATION
+    return (torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2).float() / 255 - MEAN) / DEVIATION
 
 
 def as_filmed(frames: Frames, rng: np.random.Generator) -> Frames:

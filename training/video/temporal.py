@@ -56,7 +56,8 @@ def make_windows(arguments: argparse.Namespace, config: dict[str, Any], size: in
 
 def write_windows(windows: list[Window], out: Path, size: int) -> None:
     np.save(out / "small.npy", np.stack([window.small for window in windows]))
-    np.save(out / "whole.npy", np.stack([[resize_square(frame, size) for frame in one.whole] for one in windows]))
+    whole = [[np.rint(255 * resize_square(frame, size)) for frame in one.whole] for one in windows]
+    np.save(out / "whole.npy", np.array(whole, np.uint8))
     np.savez(out / "windows.npz", rate=[one.rate for one in windows], source=[one.source for one in windows])
 
 
@@ -160,7 +161,7 @@ def read_windows(config: dict[str, Any], out: Path, model_name: str) -> None:
 
 def _readings(reader: GenzVQA, frames: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Mean quality and mean queries ``(C,)`` of a window's frames."""
-    found = reader.read_frames(torch.stack([to_network(frame) for frame in frames]))
+    found = reader.read_frames(torch.stack([to_network(frame.astype(np.float32) / 255) for frame in frames]))
     return found.raw.mean(), [query.mean((0, 1)) for query in found.queries]
 
 

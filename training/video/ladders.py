@@ -1,6 +1,6 @@
 """Ladders of temporal faults and of real encoders over whole clips, scored by the installed model as a user's videos are.
 
-``python training/video/evaluate.py --clips DIR --kodak DIR --out results/ladders.json``
+``python training/video/ladders.py --clips DIR --kodak DIR --out results/ladders.json``
 
 Beside the score stands what the frames alone would give, so that the worth of the motion path can be read off.
 """

@@ -1,0 +1,155 @@
+"""The recipe of the temporal part, run whole at a tiny size, and what its faults promise."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import genzqa
+from videos import encode
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The modules of ``training/video``, which are scripts beside each other and not a package."""
+    folders = [str(ROOT / "training" / name) for name in ("video", "mini")]
+    sys.path[:0] = folders
+    try:
+        import faults
+        import ladders
+        import modulator
+        import motion
+        import temporal
+        import windows
+
+        modules = (faults, ladders, modulator, motion, temporal, windows)
+        yield {module.__name__: module for module in modules}
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+
+
+def photo() -> np.ndarray:
+    with Image.open(ROOT / "examples" / "photos" / "parrots.jpg") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def moving(count: int, height: int = 72, width: int = 96, step: int = 2) -> np.ndarray:
+    """A camera that moves steadily over a photo."""
+    picture = photo()
+    return np.stack([picture[50 : 50 + height, 20 + step * n : 20 + step * n + width] for n in range(count)])
+
+
+def test_faults_keep_the_shape_and_cost_more_the_stronger_they_are(recipe) -> None:
+    faults = recipe["faults"]
+    frames = moving(32)
+    for name, fault in faults.FAULTS.items():
+        shares = []
+        for strength in (0.0, 0.5, 1.0):
+            shown, share = fault(frames, strength, np.random.default_rng(3))
+            assert shown.shape == frames.shape
+            assert shown.dtype == np.uint8
+            shares.append(share)
+        assert 1 >= shares[0] > shares[1] > shares[2] > 0, name
+        assert not np.array_equal(shown, frames)
+
+
+def test_faults_that_only_show_frames_at_other_times_invent_none(recipe) -> None:
+    faults = recipe["faults"]
+    frames = moving(32)
+    there = {frame.tobytes() for frame in frames}
+    for name in ("frame_rate", "repeats", "freeze", "judder"):
+        shown, _ = faults.FAULTS[name](frames, 0.7, np.random.default_rng(3))
+        assert {frame.tobytes() for frame in shown} < there, name
+    for strength, most in ((0.0, 20), (1.0, 3)):
+        shown, _ = faults.frame_rate(moving(30), strength, np.random.default_rng(1))
+        assert len({frame.tobytes() for frame in shown}) <= most + 1
+
+
+def test_where_nothing_moves_a_low_frame_rate_costs_less(recipe) -> None:
+    faults = recipe["faults"]
+    still, fast = np.repeat(moving(1), 32, 0), moving(32, step=6)
+    assert faults.motion_of(still) == 0
+    assert faults.motion_of(fast) > 0.3
+    assert (
+        faults.frame_rate(still, 0.8, np.random.default_rng(0))[1]
+        > faults.frame_rate(fast, 0.8, np.random.default_rng(0))[1]
+    )
+    assert faults.frame_rate_share(60, 0.5) == faults.frame_rate_share(30, 0.5) == 1
+
+
+def test_the_modulator_in_batches_is_the_modulator_one_by_one(recipe) -> None:
+    from genzqa.model.cross_attention import Block
+    from genzqa.model.modulator import TemporalQualityModulator
+
+    blocks = [Block("a", "a", 1, 64), Block("b", "b", 2, 128)]
+    torch.manual_seed(0)
+    queries, slow, fast = [torch.randn(5, 64), torch.randn(5, 128)], torch.randn(5, 4, 32), torch.randn(5, 4, 16)
+    for form in ("published", "ordered"):
+        modulator = TemporalQualityModulator(blocks, 32, 16, form=form)
+        for layer in modulator.linear.values():
+            torch.nn.init.normal_(layer.weight, std=0.5)
+        together = recipe["modulator"].modulated(modulator, queries, slow, fast)
+        for row in range(5):
+            alone = modulator([query[row].expand(3, 2, -1) for query in queries], slow[row], fast[row])
+            assert together[row].item() == pytest.approx(alone.gamma.mean().item(), abs=1e-5)
+
+
+def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, tmp_path: Path) -> None:
+    import shutil
+
+    temporal, windows = recipe["temporal"], recipe["windows"]
+    config = tomllib.loads((ROOT / "training" / "video" / "video.toml").read_text())
+    config["network"] |= {"width": 8, "ratio": 2}
+    config["motion"] |= {"steps": 2, "windows": 2, "check_every": 1}
+    config["modulator"] |= {"variants": 3, "steps": 4, "batch": 4, "check_every": 2}
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(encode(list(moving(60, 144, 192)), rate=30))
+    (tmp_path / "clips" / "slow.mp4").write_bytes(encode(list(moving(40, 144, 192)), rate=12))
+    cut = [one for path in sorted((tmp_path / "clips").iterdir()) for one in windows.real_windows(path, 3)]
+    assert [(one.source, one.rate) for one in cut] == [
+        ("a.mp4", 30.0)
+    ]  # one whole window of 32; slow clips are left out
+    assert cut[0].small.shape == (32, 72, 96, 3)
+    rng = np.random.default_rng(0)
+    cut += [windows.camera_move(photo(), f"photo {number}", rng) for number in range(4)]
+    temporal.write_windows(cut, tmp_path, 64)
+    name = f"local-dir:{small_scorer}"
+    temporal.train_motion(config, tmp_path)
+    temporal.read_windows(config, tmp_path, name)
+    temporal.fit_modulators(config, tmp_path, name)
+    shutil.copytree(small_scorer, tmp_path / "model" / "adapter")
+    temporal.write_adapter(config, tmp_path, tmp_path / "model", "published")
+    written = load_file(tmp_path / "model" / "adapter" / "adapter.safetensors")
+    assert {key.split(".")[0] for key in written} >= {"tqm", "motion"}
+    scorer = genzqa.load(f"local-dir:{tmp_path / 'model' / 'adapter'}")
+    result = scorer.score(tmp_path / "clips" / "a.mp4")
+    assert isinstance(result, genzqa.VideoResult)
+    assert all(np.isfinite(result.gamma))
+    assert "frames_only" not in {note.code for note in result.notes}
+    assert set(result.gamma) != {1.0}
+
+
+def test_ladders_start_with_the_intact_video(recipe) -> None:
+    from genzqa.media.video import open_video
+
+    frames = moving(12)
+    found = dict(recipe["ladders"].ladders(frames))
+    assert len(found) == len(recipe["faults"].FAULTS) + 4
+    assert len({videos[0] for videos in found.values()}) == 1
+    assert {len(videos) for videos in found.values()} == {6}
+    errors = []
+    for video in found["av1"]:
+        with open_video(video) as reader:
+            (moment,) = reader.moments([0.2])
+        errors.append(np.abs(moment.pixels.astype(int) - frames[6]).mean())
+    assert errors == sorted(errors)
