@@ -87,6 +87,10 @@ def test_one_frame_scores_as_its_image_does(which: str, clips, request: pytest.F
     assert result.score == scorer.score(moment.pixels).score
     assert result.input == str(clips["one"])
     assert "single_frame" in {note.code for note in result.notes}
+    assert result.quality_map is None
+    (mapped,) = scorer.score_many([clips["one"]], quality_map=True)
+    assert mapped.score == pytest.approx(result.score, abs=1e-4)
+    assert mapped.quality_map.mean() == pytest.approx(result.score, abs=1e-2)
 
 
 def test_motion_modulates_the_score(modulated: genzqa.Scorer, clips) -> None:
@@ -176,11 +180,20 @@ def test_program(small_scorer: Path, clips, tmp_path: Path, monkeypatch: pytest.
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert len(rows) == 3
     assert rows[0].endswith("worst_time,worst_score")
+    assert "frames only  The score is the mean over single frames" in run.output
 
     options = ["--json", "--timeline", "--frames", "2", "--start", "0.5", "--duration", "1"]
     run = CliRunner().invoke(app, ["score", "in/pan.mp4", "--model", f"local-dir:{small_scorer}", *options])
     record = json.loads(run.stdout)
     assert (record["kind"], len(record["frames"]), len(record["timeline"]), record["duration"]) == ("video", 2, 1, 1.0)
+
+
+def test_a_map_of_a_video_of_one_frame(small_scorer: Path, clips, tmp_path: Path) -> None:
+    options = ["--model", f"local-dir:{small_scorer}", "--map", str(tmp_path / "maps")]
+    run = CliRunner().invoke(app, ["score", str(clips["one"]), str(clips["pan"]), *options])
+    assert run.exit_code == 0, run.output
+    (drawn,) = (tmp_path / "maps").rglob("*.png")
+    assert drawn.name == "one.mp4.png"
 
 
 def test_clock_times() -> None:
