@@ -13,7 +13,11 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from genzqa.media.video import Moment, open_video
+
 TICK = Fraction(1, 1000)
+
+FASTSTART = {"movflags": "faststart"}
 
 QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"svtav1-params": "lp=1", "preset": "12"}}
 
@@ -33,6 +37,12 @@ def frame_number(pixels: np.ndarray) -> int:
 def grey_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     """``count`` flat grey RGB frames."""
     return [np.full((height, width, 3), grey_level(number), np.uint8) for number in range(count)]
+
+
+def noise_frames(count: int) -> list[np.ndarray]:
+    """``count`` small RGB frames that do not compress, so that every part of the file is picture."""
+    generator = np.random.default_rng(1)
+    return [generator.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
 
 
 def quadrants(height: int = 64, width: int = 96) -> np.ndarray:
@@ -129,3 +139,14 @@ def audio_only(container: str = "mp4", seconds: float = 0.5) -> bytes:
         codec = "flac" if container == "ogg" else "aac"
         mux_silence(output, output.add_stream(codec, rate=8000, layout="mono"), seconds)
     return buffer.getvalue()
+
+
+def read(data: bytes | Path, times: list[float], **settings: int) -> list[Moment]:
+    """The moments of a video."""
+    with open_video(data) as video:
+        return list(video.moments(times, **settings))
+
+
+def numbers(moments: list[Moment]) -> list[int]:
+    """Which frames they show, of a video made of `grey_frames`."""
+    return [frame_number(moment.pixels) for moment in moments]
