@@ -7,7 +7,7 @@ import pytest
 from av.video.reformatter import Colorspace
 
 from genzqa.media.video import open_video
-from genzqa.media.video_colour import light_to_pq, to_srgb
+from genzqa.media.video_light import _roll_off, light_to_pq, pq_to_light, to_srgb
 from videos import encode, quadrants
 
 H273 = {"bt709": (Colorspace.ITU709, 1), "bt601": (Colorspace.ITU601, 6), "bt2020": (Colorspace.BT2020, 9)}
@@ -93,3 +93,31 @@ def test_greys_of_wide_gamut_stay():
     code = np.linspace(0, 65535, 50).astype(np.uint16)
     grey = np.repeat(code[None, :, None], 3, axis=2)
     np.testing.assert_allclose(to_srgb(grey, "sdr", 9), grey / 65535, atol=1e-3)
+
+
+def plain_srgb(rgb, transfer, primaries):
+    """What `to_srgb` does, formula by formula in double precision."""
+    code = rgb / 65535
+    if transfer == "sdr":
+        light = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    elif transfer == "pq":
+        light = pq_to_light(code) / 203
+    else:
+        scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        light = 1000 / 203 * scene * ((scene @ [0.2627, 0.6780, 0.0593]) ** 0.2)[..., None]
+    if transfer != "sdr":
+        light = light * np.interp(light.max(axis=-1), *_roll_off())[..., None]
+    if primaries == 9:
+        light = light @ np.array([(1.660491, -0.587641, -0.072850), (-0.124550, 1.132900, -0.008349),
+                                  (-0.018151, -0.100579, 1.118730)]).T  # fmt: skip
+    return srgb(np.clip(light, 0, 1))
+
+
+@pytest.mark.parametrize("primaries", [1, 9])
+@pytest.mark.parametrize("transfer", ["sdr", "pq", "hlg"])
+def test_tables_agree_with_the_formulas(transfer, primaries):
+    generator = np.random.default_rng(8)
+    colours = generator.integers(0, 65536, (200, 300, 3)) * generator.random((200, 300, 1)) ** 2  # many dark ones
+    greys = np.linspace(0, 65535, 300)[None, :, None].repeat(3, axis=2)
+    rgb = np.concatenate([colours, greys, np.eye(3)[None].repeat(100, axis=1) * 65535]).round().astype(np.uint16)
+    np.testing.assert_allclose(to_srgb(rgb, transfer, primaries), plain_srgb(rgb, transfer, primaries), atol=3e-5)

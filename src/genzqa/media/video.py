@@ -22,10 +22,11 @@ import numpy.typing as npt
 from genzqa.errors import CorruptInputError
 from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.colour import Pixels
-from genzqa.media.video_colour import Painter, Transfer, Turn, colour_of, turn_of
+from genzqa.media.video_colour import Painter, Turn, colour_of, turn_of
 from genzqa.media.video_file import AGAIN, Media, check_frame_size, open_media, video_errors
 from genzqa.media.video_frames import EPSILON, FrameReader, Tally, TimedFrame
 from genzqa.media.video_length import Length, measure, tolerance
+from genzqa.media.video_light import Transfer
 from genzqa.media.video_sniff import VIDEO_SUFFIXES, is_video_file
 from genzqa.notes import Note
 
