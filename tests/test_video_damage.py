@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import random
 
+import av
 import pytest
 
 from genzqa.errors import CorruptInputError, InputError
 from genzqa.limits import Limits
 from genzqa.media.video import open_video, uniform_times
-from videos import FASTSTART, encode, noise_frames
+from videos import FASTSTART, encode, grey_frames, noise_frames, numbers
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
@@ -26,6 +28,21 @@ def test_truncated_is_noted(container):
     with open_video(data) as video:
         assert len(list(video.moments(uniform_times(video.facts.duration, 6)))) == 6
         assert video.notes == ()
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_a_recording_that_begins_without_a_whole_picture_says_so(container):
+    whole = encode(grey_frames(36), options={"g": "12", "bf": "2"}, container="matroska")
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(whole)) as source, av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][2:]:
+            packet.stream = stream
+            output.mux(packet)
+    with open_video(buffer.getvalue()) as video:
+        assert numbers(list(video.moments([0.0, video.facts.duration - 0.01])))[0] == 12
+        (note,) = video.notes
+        assert note.code == "begins_late"
 
 
 def test_corrupt_packets_are_counted_and_decoding_goes_on():

@@ -73,6 +73,15 @@ def test_av1(capfd):
         assert numbers(list(video.moments(uniform_times(0.32, 8)))) == list(range(8))
 
 
+@pytest.mark.parametrize("settings", [{"container": "webm", "codec": "libvpx-vp9", "pixel_format": "yuva420p"},
+                                      {"container": "mov", "codec": "prores_ks", "pixel_format": "yuva444p10le"}],
+                         ids=["beside the frames", "in them"])  # fmt: skip
+def test_transparency_is_noted(settings):
+    with open_video(encode(grey_frames(4), **settings)) as video:
+        assert numbers(list(video.moments(uniform_times(0.16, 4)))) == [0, 1, 2, 3]
+        assert [note.code for note in video.notes] == ["alpha_ignored"]
+
+
 def test_one_frame():
     for settings in ({}, {"container": "matroska"}, {"container": "yuv4mpegpipe", "codec": "rawvideo"}):
         (moment,) = read(encode(grey_frames(1), **settings), [0.0], clip_frames=4, clip_side=24)
@@ -132,6 +141,29 @@ def test_clips_may_overlap():
         expected = [min(first + step, 29) for step in range(6)]
         assert [frame_number(picture) for picture in moment.clip] == expected
         assert moment.clip_times == pytest.approx([n / 25 for n in range(first, min(first + 6, 30))])
+
+
+@pytest.mark.parametrize("seconds", [1, 12])
+@pytest.mark.parametrize("settings", [{"container": "mpegts"}, {"container": "mpeg", "codec": "mpeg2video"}],
+                         ids=["ts", "mpg"])  # fmt: skip
+def test_recordings_joined_byte_by_byte_are_one_video(settings, seconds):
+    step = 40 * seconds  # ms
+    frames = grey_frames(40)
+    times = {} if settings["container"] == "mpeg" else {"times_ms": [step * n for n in range(25)]}
+    parts = [encode(some, **settings, **times, options={"g": "4"}) for some in (frames[:25], frames[25:])]
+    with open_video(b"".join(parts)) as video:
+        step = 0.04 if settings["container"] == "mpeg" else step / 1000
+        assert video.facts.duration == pytest.approx(40 * step, abs=1.2 * step)
+        assert numbers(list(video.moments([(n + 0.5) * step for n in range(40)]))) == list(range(40))
+        assert [note.code for note in video.notes] == ["recordings_joined"]
+
+
+def test_a_slow_transport_stream_is_not_taken_for_cut():
+    # HEVC says 25 frames a second here while they come every two thirds of one; the last is shown that long
+    data = long_video("mpegts", "libx265")
+    with open_video(data) as video:
+        assert numbers(list(video.moments([0.667 * n for n in range(36)])))[-1] == 35
+        assert video.notes == ()
 
 
 def long_video(container, codec="libx264"):

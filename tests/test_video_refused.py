@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from fractions import Fraction
 
 import pytest
@@ -17,7 +18,7 @@ from genzqa.errors import (
 )
 from genzqa.limits import Limits
 from genzqa.media.video import VIDEO_SUFFIXES, is_video_file, open_video
-from videos import audio_only, encode, grey_frames
+from videos import audio_only, encode, grey_frames, noise_frames
 
 
 def test_paths(tmp_path):
@@ -90,6 +91,17 @@ def test_encrypted():
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
     with pytest.raises(UnsupportedFormatError, match="encrypted"):
         open_video(encode(grey_frames(5), container_options=options))
+
+
+def test_scrambled_broadcast():
+    data = bytearray(encode(noise_frames(25), container="mpegts"))
+    random_numbers = random.Random(3)
+    for at in range(0, len(data), 188):
+        if data[at + 1] & 0x1F == 1:  # the packets of the picture, which is stream 256
+            data[at + 3] |= 0x80
+            data[at + 4 : at + 188] = random_numbers.randbytes(184)
+    with pytest.raises(UnsupportedFormatError, match="encrypted"):
+        open_video(bytes(data))
 
 
 def test_limits():

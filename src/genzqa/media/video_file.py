@@ -28,7 +28,7 @@ from genzqa.errors import (
 )
 from genzqa.limits import MEGAPIXEL, Limits
 from genzqa.media.files import regular_file, unreadable
-from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, sniff_video
+from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, is_scrambled, sniff_video
 
 AGAIN = "copy or download it again"
 
@@ -145,6 +145,12 @@ class Media:
         """Seconds that the container puts on the first frame."""
         stream = self.stream
         return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+
+    @property
+    def scrambled(self) -> bool:
+        """Whether this is a broadcast that only a decoder with a card could show; leaves the file at any position."""
+        self.file.seek(0)
+        return self.demuxer == "mpegts" and is_scrambled(self.file.read(16 * HEAD_BYTES))
 
     def packets(self, *, decoding: bool = True) -> Iterator[Any | None]:
         """Packets of the video stream, None for each that could not be read, and one empty at the end if decoding."""
