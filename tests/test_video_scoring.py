@@ -198,3 +198,15 @@ def test_a_map_of_a_video_of_one_frame(small_scorer: Path, clips, tmp_path: Path
 
 def test_clock_times() -> None:
     assert [clock_time(seconds) for seconds in (0, 59.96, 83.26, 3725.5)] == ["0:00.0", "1:00.0", "1:23.3", "1:02:05.5"]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_frames_that_wait_are_small(kind: type) -> None:
+    from genzqa.media.video import Moment
+    from genzqa.scoring.video import WORST_SIDE, _reduced
+
+    grey = np.full((900, 1200, 3), 0.4 if kind is np.float32 else 102, kind)
+    waiting = _reduced(Moment(1.0, grey, None, 0, ()))
+    assert waiting.pixels.shape == (480, WORST_SIDE, 3)
+    assert waiting.pixels.dtype == np.uint8
+    assert (waiting.pixels == 102).all()
