@@ -125,6 +125,14 @@ def test_deadline():
     assert caught.value.subject == "<bytes>"
 
 
+def test_a_long_video_may_take_longer():
+    # two frames a day apart: what a file says of its length is believed up to an hour
+    for times, allowed in (([0, 90_000], 90.0), ([0, 86_400_000], 3600.0)):
+        data = encode(grey_frames(2), container="matroska", times_ms=times)
+        with open_video(data, Limits(max_video_seconds_wall=20)) as video:
+            assert video._media.clock.limit == pytest.approx(20 + allowed, abs=1)
+
+
 def test_the_work_between_moments_does_not_count(monkeypatch):
     with open_video(encode(grey_frames(10))) as video:
         clock = video._media.clock

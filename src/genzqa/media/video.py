@@ -362,6 +362,7 @@ def open_video(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_
         media = open_media(source, limits)
         try:
             length = measure(media)
+            media.clock.allow(length.readable)
             media.reopen()
             reader = VideoReader(name, media, length)
         except BaseException:

@@ -36,12 +36,20 @@ _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file is given up."""
 
 
+_MOST_PLAYING_TIME = 3600.0
+"""Seconds of playing time that are allowed for at most, since a file can say anything about it."""
+
+
 class Clock:
     """Seconds spent on one video, counted only while it runs, so that the caller's own work does not count."""
 
     def __init__(self, limit: float) -> None:
         self.limit, self._spent = limit, 0.0
         self._since: float | None = None
+
+    def allow(self, playing_time: float) -> None:
+        """Add the seconds that a sound video may take: a film with a long timeline is decoded from end to end."""
+        self.limit += min(playing_time, _MOST_PLAYING_TIME)
 
     def start(self) -> None:
         """Count from now on."""
