@@ -18,7 +18,7 @@ from genzqa.errors import (
 )
 from genzqa.limits import Limits
 from genzqa.media.video import VIDEO_SUFFIXES, is_video_file, open_video
-from videos import audio_only, encode, grey_frames, noise_frames
+from videos import audio_only, declared_encrypted, encode, grey_frames, noise_frames
 
 
 def test_paths(tmp_path):
@@ -91,6 +91,8 @@ def test_encrypted():
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
     with pytest.raises(UnsupportedFormatError, match="encrypted"):
         open_video(encode(grey_frames(5), container_options=options))
+    with pytest.raises(UnsupportedFormatError, match="encrypted"):
+        open_video(declared_encrypted(encode(grey_frames(5), container="matroska")))
 
 
 def test_scrambled_broadcast():

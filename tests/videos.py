@@ -141,6 +141,30 @@ def audio_only(container: str = "mp4", seconds: float = 0.5) -> bytes:
     return buffer.getvalue()
 
 
+def declared_encrypted(matroska: bytes) -> bytes:
+    """The same Matroska file with its track declared encrypted, by an element ``ContentEncodings`` (RFC 9559)."""
+
+    def element(name: str, content: bytes) -> bytes:
+        return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+    def opened(at: int) -> tuple[int, int]:
+        """Where the content of an element begins and ends, its size standing at ``at``."""
+        length = 9 - matroska[at].bit_length()
+        size = int.from_bytes(matroska[at : at + length], "big") & ((1 << 7 * length) - 1)
+        return at + length, at + length + size
+
+    segment, tracks = bytes.fromhex("18538067"), bytes.fromhex("1654ae6b")
+    segment_at, tracks_at = matroska.index(segment), matroska.rindex(tracks)
+    start, end = opened(tracks_at + 4)
+    entry_at = matroska.index(b"\xae", start + 6)  # after a check sum
+    entry = slice(*opened(entry_at + 1))
+    aes = element("47e1", b"\x05") + element("47e2", bytes(range(16)))
+    encoding = element("5033", b"\x01") + element("5032", b"\x01") + element("5035", aes)
+    entries = element("ae", matroska[entry] + element("6d80", element("6240", encoding))) + matroska[entry.stop : end]
+    content = matroska[opened(segment_at + 4)[0] : tracks_at] + element("1654ae6b", entries) + matroska[end:]
+    return matroska[:segment_at] + segment + b"\x01" + b"\xff" * 7 + content
+
+
 def read(data: bytes | Path, times: list[float], **settings: int) -> list[Moment]:
     """The moments of a video."""
     with open_video(data) as video:

@@ -183,8 +183,12 @@ class Media:
                 return
             failed = 0
             if packet.has_sidedata("encryption_info"):
-                raise UnsupportedFormatError("the video is encrypted (DRM)", hint="no key is asked for or used")
+                raise _encrypted()
             yield packet
+
+
+def _encrypted() -> UnsupportedFormatError:
+    return UnsupportedFormatError("the video is encrypted (DRM)", hint="no key is asked for or used")
 
 
 def _refuse(url: str, flags: int, options: object) -> Any:
@@ -268,6 +272,8 @@ def _video_stream(container: Any) -> Any:
         reason = "there is sound but no video in this file" if has_audio else "there is no video stream in this file"
         raise UnsupportedFormatError(reason, hint="give a file with a picture")
     stream = next((each for each in moving if best is not None and each.index == best.index), moving[0])
+    if "enc_key_id" in stream.metadata:  # of Matroska and WebM; MP4 says it with every packet
+        raise _encrypted()
     if stream.codec_context is None:
         raise UnsupportedFormatError("FFmpeg has no decoder for this video", hint="convert it to H.264 in MP4")
     return stream
