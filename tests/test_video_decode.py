@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import genzqa.media.video_frames as video_frames
+import genzqa.media.video_length as video_length
 from genzqa.media.video import is_video_file, open_video, uniform_times
 from videos import encode, frame_number, grey_frames, numbers, read
 
@@ -156,6 +157,18 @@ def test_recordings_joined_byte_by_byte_are_one_video(settings, seconds):
         assert video.facts.duration == pytest.approx(40 * step, abs=1.2 * step)
         assert numbers(list(video.moments([(n + 0.5) * step for n in range(40)]))) == list(range(40))
         assert [note.code for note in video.notes] == ["recordings_joined"]
+
+
+def test_a_huge_transport_stream_is_not_read_whole(monkeypatch):
+    data = encode(grey_frames(36), container="mpegts", times_ms=[400 * n for n in range(36)], options={"g": "4"})
+    lengths = []
+    for most in (len(data), len(data) - 1):
+        monkeypatch.setattr(video_length, "_MOST_BYTES", most)
+        with open_video(data) as video:
+            lengths.append(video.facts.duration)
+            assert numbers(list(video.moments([14.0]))) == [35]
+            assert video.notes == ()
+    assert lengths == [pytest.approx(14.4, abs=0.1)] * 2
 
 
 def test_a_slow_transport_stream_is_not_taken_for_cut():

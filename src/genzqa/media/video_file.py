@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
@@ -112,9 +112,10 @@ def video_errors(name: str) -> Iterator[None]:
 
 @dataclass
 class Media:
-    """One open video: the file, the container on it, and the stream that is read."""
+    """One open video: the file and its bytes, the container on it, and the stream that is read."""
 
     file: BinaryIO
+    size: int
     demuxer: str
     clock: Clock
     limits: Limits
@@ -208,10 +209,10 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
     clock = Clock(limits.max_video_seconds_wall)
     clock.start()
     if isinstance(source, bytes):
-        _check_bytes(len(source), limits)
-        file: BinaryIO = io.BytesIO(source)
+        size, file = len(source), cast("BinaryIO", io.BytesIO(source))
+        _check_bytes(size, limits)
     else:
-        file = _open_file(os.fsdecode(source), limits)
+        size, file = _open_file(os.fsdecode(source), limits)
     try:
         head = file.read(HEAD_BYTES)
         if not head:
@@ -219,7 +220,7 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
         demuxer = sniff_video(head)
         if demuxer is None:
             raise UnsupportedFormatError("not a video in a format we read", hint=f"supported are {SUPPORTED}")
-        media = Media(file, demuxer, clock, limits)
+        media = Media(file, size, demuxer, clock, limits)
         media.reopen()
     except BaseException:
         file.close()
@@ -227,11 +228,11 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
     return media
 
 
-def _open_file(path: str, limits: Limits) -> BinaryIO:
+def _open_file(path: str, limits: Limits) -> tuple[int, BinaryIO]:
     status = regular_file(path)
     _check_bytes(status.st_size, limits)
     try:
-        return Path(path).open("rb")
+        return status.st_size, Path(path).open("rb")
     except OSError as error:
         raise unreadable(error) from error
 

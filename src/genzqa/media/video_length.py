@@ -11,6 +11,7 @@ import av
 import av.error
 from av.stream import Discard
 
+from genzqa.limits import GIBIBYTE
 from genzqa.media.video_file import Media
 from genzqa.media.video_time import Joints
 
@@ -19,6 +20,9 @@ _TAIL_SECONDS = 2.0
 
 _UNDECLARED = ("mpegts", "mpeg")
 """Containers that say no length; FFmpeg's guess, from the last timestamps of the file, is wrong where recordings are joined."""
+
+_MOST_BYTES = 8 * GIBIBYTE
+"""Of such a container, up to which all is read rather than the guess believed; about 20 seconds where the disk keeps up."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def measure(media: Media) -> Length:
     A container that declares the length of the stream is believed after its last `_TAIL_SECONDS` were read. All packets
     are read where it declares none, or where the end is not where it should be.
     """
-    undeclared = media.demuxer in _UNDECLARED
+    undeclared = media.demuxer in _UNDECLARED and media.size <= _MOST_BYTES
     declared = None if undeclared else _declared(media.stream)
     if declared is not None:
         tail = _end_of_tail(media, declared)
