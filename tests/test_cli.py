@@ -63,6 +63,21 @@ def test_table_names_every_photo(folder, run):
     assert "scored" not in result.stdout
 
 
+def test_notes_are_explained_once_below_the_table(folder, run):
+    Image.new("L", (150, 140), 90).save(folder / "album" / "plain.png")
+    for name, size in (("s.png", (20, 20)), ("t.png", (20, 24)), ("u.png", (30, 30))):
+        photo(folder / "album" / name, 5, size)
+    shown = run("album").stdout
+    table, _, below = shown.partition(" very small  ")  # the commonest comes first
+    assert table.count("very small") == 3
+    assert table.count("uniform") == 1
+    assert below.startswith("for example: The short side is only 20 pixels;")
+    assert below.count("uniform") == 1
+    assert "  One plain colour without structure;" in below
+    assert run("album", "--json").stdout.count("One plain colour") == 1  # in its record
+    assert "very small" not in run("album/x.jpg").stdout
+
+
 def test_json_is_all_of_stdout_and_in_order(folder, run):
     assert [one["input"] for one in records(run("album", "--json"))] == [
         "album/a/x.jpg", "album/b/x.PNG", "album/x.jpg"

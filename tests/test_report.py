@@ -236,6 +236,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a <b>.png", "ten10.png", "ten9.png")):
         Image.fromarray(picture(number, 96, 128)).save(folder / name)
     (folder / "clip.mp4").write_bytes(encode([np.roll(picture(4, 64, 96), n, 1) for n in range(50)]))
+    (folder / "one.mp4").write_bytes(encode([picture(5, 64, 96)]))
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     return folder
 
@@ -253,11 +254,13 @@ def scored(small_video_scorer: Path, inputs: Path, tmp_path_factory: pytest.Temp
 
 def test_program(scored: Path) -> None:
     parsed = Parsed(scored.read_text("utf-8"))
-    assert "3 photos and 1 video scored; 1 input could not be" in parsed.text
+    assert "4 photos and 1 video scored; 1 input could not be" in parsed.text
     assert {"a <b>.png", "clip.mp4"} <= {Path(item["data-name"]).name for item in parsed.all("li") + parsed.all("article")
                                          if "data-name" in item}  # fmt: skip
     assert Counter(svg.get("class") for svg in parsed.all("svg"))["plot"] == 3
     assert genzqa.__version__ in parsed.text
+    maps = [image["alt"] for image in parsed.all("img") if image["alt"].startswith("Quality map of ")]
+    assert {"one.mp4", "a <b>.png"} <= {alt.removeprefix("Quality map of ").partition(",")[0] for alt in maps}
 
 
 def test_an_unwritable_page_is_found_before_scoring(inputs: Path, tmp_path: Path) -> None:
@@ -314,7 +317,7 @@ def test_sorting_in_a_browser(browser: Page, scored: Path) -> None:
         if order == "best":
             assert found == scores[::-1]
         else:
-            assert [Path(name).name for name in found] == ["a <b>.png", "ten9.png", "ten10.png"]
+            assert [Path(name).name for name in found] == ["a <b>.png", "one.mp4", "ten9.png", "ten10.png"]
     assert browser.complaints == []
 
 

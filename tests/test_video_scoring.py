@@ -87,6 +87,10 @@ def test_one_frame_scores_as_its_image_does(which: str, clips, request: pytest.F
     assert result.score == scorer.score(moment.pixels).score
     assert result.input == str(clips["one"])
     assert "single_frame" in {note.code for note in result.notes}
+    assert result.quality_map is None
+    (mapped,) = scorer.score_many([clips["one"]], quality_map=True)
+    assert mapped.score == pytest.approx(result.score, abs=1e-4)
+    assert mapped.quality_map.mean() == pytest.approx(result.score, abs=1e-2)
 
 
 def test_motion_modulates_the_score(modulated: genzqa.Scorer, clips) -> None:
@@ -176,6 +180,7 @@ def test_program(small_scorer: Path, clips, tmp_path: Path, monkeypatch: pytest.
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert len(rows) == 3
     assert rows[0].endswith("worst_time,worst_score")
+    assert "frames only  The score is the mean over single frames" in run.output
 
     options = ["--json", "--timeline", "--frames", "2", "--start", "0.5", "--duration", "1"]
     run = CliRunner().invoke(app, ["score", "in/pan.mp4", "--model", f"local-dir:{small_scorer}", *options])
@@ -183,5 +188,25 @@ def test_program(small_scorer: Path, clips, tmp_path: Path, monkeypatch: pytest.
     assert (record["kind"], len(record["frames"]), len(record["timeline"]), record["duration"]) == ("video", 2, 1, 1.0)
 
 
+def test_a_map_of_a_video_of_one_frame(small_scorer: Path, clips, tmp_path: Path) -> None:
+    options = ["--model", f"local-dir:{small_scorer}", "--map", str(tmp_path / "maps")]
+    run = CliRunner().invoke(app, ["score", str(clips["one"]), str(clips["pan"]), *options])
+    assert run.exit_code == 0, run.output
+    (drawn,) = (tmp_path / "maps").rglob("*.png")
+    assert drawn.name == "one.mp4.png"
+
+
 def test_clock_times() -> None:
     assert [clock_time(seconds) for seconds in (0, 59.96, 83.26, 3725.5)] == ["0:00.0", "1:00.0", "1:23.3", "1:02:05.5"]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_frames_that_wait_are_small(kind: type) -> None:
+    from genzqa.media.video import Moment
+    from genzqa.scoring.video import WORST_SIDE, _reduced
+
+    grey = np.full((900, 1200, 3), 0.4 if kind is np.float32 else 102, kind)
+    waiting = _reduced(Moment(1.0, grey, None, 0, ()))
+    assert waiting.pixels.shape == (480, WORST_SIDE, 3)
+    assert waiting.pixels.dtype == np.uint8
+    assert (waiting.pixels == 102).all()

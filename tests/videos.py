@@ -13,7 +13,11 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from genzqa.media.video import Moment, open_video
+
 TICK = Fraction(1, 1000)
+
+FASTSTART = {"movflags": "faststart"}
 
 QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"svtav1-params": "lp=1", "preset": "12"}}
 
@@ -33,6 +37,12 @@ def frame_number(pixels: np.ndarray) -> int:
 def grey_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     """``count`` flat grey RGB frames."""
     return [np.full((height, width, 3), grey_level(number), np.uint8) for number in range(count)]
+
+
+def noise_frames(count: int) -> list[np.ndarray]:
+    """``count`` small RGB frames that do not compress, so that every part of the file is picture."""
+    generator = np.random.default_rng(1)
+    return [generator.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
 
 
 def quadrants(height: int = 64, width: int = 96) -> np.ndarray:
@@ -129,3 +139,38 @@ def audio_only(container: str = "mp4", seconds: float = 0.5) -> bytes:
         codec = "flac" if container == "ogg" else "aac"
         mux_silence(output, output.add_stream(codec, rate=8000, layout="mono"), seconds)
     return buffer.getvalue()
+
+
+def declared_encrypted(matroska: bytes) -> bytes:
+    """The same Matroska file with its track declared encrypted, by an element ``ContentEncodings`` (RFC 9559)."""
+
+    def element(name: str, content: bytes) -> bytes:
+        return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+    def opened(at: int) -> tuple[int, int]:
+        """Where the content of an element begins and ends, its size standing at ``at``."""
+        length = 9 - matroska[at].bit_length()
+        size = int.from_bytes(matroska[at : at + length], "big") & ((1 << 7 * length) - 1)
+        return at + length, at + length + size
+
+    segment, tracks = bytes.fromhex("18538067"), bytes.fromhex("1654ae6b")
+    segment_at, tracks_at = matroska.index(segment), matroska.rindex(tracks)
+    start, end = opened(tracks_at + 4)
+    entry_at = matroska.index(b"\xae", start + 6)  # after a check sum
+    entry = slice(*opened(entry_at + 1))
+    aes = element("47e1", b"\x05") + element("47e2", bytes(range(16)))
+    encoding = element("5033", b"\x01") + element("5032", b"\x01") + element("5035", aes)
+    entries = element("ae", matroska[entry] + element("6d80", element("6240", encoding))) + matroska[entry.stop : end]
+    content = matroska[opened(segment_at + 4)[0] : tracks_at] + element("1654ae6b", entries) + matroska[end:]
+    return matroska[:segment_at] + segment + b"\x01" + b"\xff" * 7 + content
+
+
+def read(data: bytes | Path, times: list[float], **settings: int) -> list[Moment]:
+    """The moments of a video."""
+    with open_video(data) as video:
+        return list(video.moments(times, **settings))
+
+
+def numbers(moments: list[Moment]) -> list[int]:
+    """Which frames they show, of a video made of `grey_frames`."""
+    return [frame_number(moment.pixels) for moment in moments]

@@ -17,7 +17,8 @@ class Limits:
         max_file_bytes: Size of one photo file, checked before it is opened.
         max_side: Longest side in pixels; keeps a 1 x 100,000,000 strip from passing as 100 MP.
         max_video_bytes: Size of one video file, which is streamed and never held in memory.
-        max_video_seconds_wall: Seconds that reading and decoding one video may take, whatever its playing time.
+        max_video_seconds_wall: Seconds that reading and decoding one video may take beyond its playing time, of which an
+            hour counts at most.
     """
 
     max_pixels: int = 100 * MEGAPIXEL

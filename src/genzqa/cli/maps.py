@@ -43,18 +43,18 @@ class MapFolder:
             InputError: If the photo cannot be read any more.
             OutputError: If the file cannot be written.
         """
-        from genzqa.media.image import decode_image
         from genzqa.media.overlay import overlay_png
+        from genzqa.media.still import read_still
 
         if result.quality_map is None:
             raise ValueError("the result carries no quality map")
-        photo = decode_image(source, limits=self._limits)
+        pixels = read_still(source, self._limits)
         path = self._target(source)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(path, error) from error
-        write_atomically(path, overlay_png(photo.pixels, result.quality_map, score=result.score, grade=result.grade))
+        write_atomically(path, overlay_png(pixels, result.quality_map, score=result.score, grade=result.grade))
         return path
 
     def _target(self, source: str) -> Path:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ CSV_COLUMNS = (
 _GRADE_STYLES = {"bad": "bold red", "poor": "dark_orange", "fair": "yellow", "good": "green", "excellent": "bold cyan"}
 _PIPED_WIDTH = 120  # of a table that goes to a file; a terminal's own width is used otherwise
 _QUIET_BELOW = 50  # inputs, or frames of a video; without a terminal, progress lines appear above
+_NOTES_EXPLAINED = 8  # below the table
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -47,14 +49,16 @@ def write_json_line(result: Result) -> None:
 
 
 def print_table(results: Sequence[Result]) -> None:
-    """All results as one table on stdout.
+    """All results as one table on stdout, and below it what the notes in it mean.
 
     Raises:
         OutputError: If stdout cannot be written (a full disk).
     """
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     from genzqa.result import FailedResult
     from genzqa.video_result import VideoResult
@@ -79,6 +83,38 @@ def print_table(results: Sequence[Result]) -> None:
         table.add_row(*cells)
     with _stdout():
         console.print(table)
+        if explained := _explained(results):
+            meanings = Table.grid("", "", padding=(0, 2))
+            meanings.columns[0].no_wrap = True
+            for name, text in explained:
+                meanings.add_row(Text(name), Text(text))
+            console.print(Padding(meanings, (0, 0, 1, 1)))
+
+
+def _explained(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Every note of the table once, as it is named there, with its sentence; the commonest first.
+
+    Some sentences hold figures of one file; then the first one stands as an example.
+    """
+    from genzqa.result import FailedResult
+
+    texts: dict[str, dict[str, None]] = {}
+    count: Counter[str] = Counter()
+    for result in results:
+        for note in () if isinstance(result, FailedResult) else result.notes:
+            texts.setdefault(note.code, {})[printable(note.text)] = None
+            count[note.code] += 1
+    lines = []
+    for code, _ in count.most_common(_NOTES_EXPLAINED):
+        first, *others = texts[code]
+        lines.append((_spoken(code), f"for example: {first}" if others else first))
+    if len(count) > _NOTES_EXPLAINED:
+        lines.append(("others", "--json gives the sentence of every note."))
+    return lines
+
+
+def _spoken(code: str) -> str:
+    return code.replace("_", " ")
 
 
 def print_timelines(results: Sequence[Result]) -> None:
@@ -103,7 +139,7 @@ def _scored_cells(result: ImageResult | VideoResult) -> list[Any]:
     low, high = result.interval
     return [Text(printable(result.input)), Text(f"{result.score:.1f}", "bold"), Text(f"{low:.1f} - {high:.1f}"),
             Text(result.grade, _GRADE_STYLES[result.grade]),
-            Text(", ".join(note.code.replace("_", " ") for note in result.notes))]  # fmt: skip
+            Text(", ".join(_spoken(note.code) for note in result.notes))]  # fmt: skip
 
 
 def _failed_cells(result: FailedResult) -> list[Any]:

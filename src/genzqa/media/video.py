@@ -19,13 +19,14 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from genzqa.errors import CorruptInputError
+from genzqa.errors import CorruptInputError, UnsupportedFormatError
 from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.colour import Pixels
-from genzqa.media.video_colour import Painter, Transfer, Turn, colour_of, turn_of
+from genzqa.media.video_colour import Painter, Turn, colour_of, turn_of
 from genzqa.media.video_file import AGAIN, Media, check_frame_size, open_media, video_errors
 from genzqa.media.video_frames import EPSILON, FrameReader, Tally, TimedFrame
 from genzqa.media.video_length import Length, measure, tolerance
+from genzqa.media.video_light import Transfer
 from genzqa.media.video_sniff import VIDEO_SUFFIXES, is_video_file
 from genzqa.notes import Note
 
@@ -141,11 +142,16 @@ class VideoReader:
     def __init__(self, name: str, media: Media, length: Length) -> None:
         self.name, self._media, self._length = name, media, length
         self.tally = Tally(media.stream.frames or None)
-        self._reader = FrameReader(media, self.tally)
+        self._reader = FrameReader(media, self.tally, joined=length.joined)
         self._notes: dict[str, Note] = {}
         self._first = self._reader.next()
         if self._first is None:
+            if media.scrambled:
+                raise UnsupportedFormatError("the video is encrypted (scrambled)", hint="no key is asked for or used")
             raise CorruptInputError("no frame of the video could be decoded", hint=AGAIN)
+        if self._first.time > tolerance(media.stream):
+            lost = f"The first {self._first.time:.2f} seconds cannot be decoded: no whole picture comes before."
+            self._note("begins_late", lost)
         self._fresh = True
         frame = self._first.frame
         self._coded = frame.width, frame.height
@@ -239,7 +245,7 @@ class VideoReader:
                         break
                 following = self._reader.next()
                 if following is None:
-                    self._drop_beyond(shown.end, wanted)
+                    self._drop_beyond(max(shown.end, shown.time + self._length.step), wanted)
                 while wanted and (following is None or wanted[0] < following.time - EPSILON):
                     windows.append(_Window(shown, clip_rate))
                     wanted.popleft()
@@ -343,12 +349,16 @@ class VideoReader:
             self._note(
                 "wide_gamut_converted", "Wide-gamut colours were converted to sRGB; what lies outside is clipped."
             )
-        if colour.alpha:
+        if colour.alpha or self._media.stream.metadata.get("alpha_mode") == "1":  # of WebM, beside the frames
             self._note("alpha_ignored", "The video has transparent parts; they were taken as opaque.")
         if self._turn != Turn():
             self._note("orientation_applied", "Turned upright as the file says.")
         if self._size != self._coded:
             self._note("square_pixels", "Resampled so that pixels are square.")
+        if self._length.joined:
+            self._note(
+                "recordings_joined", "Timestamps begin again within the file; its parts were taken one after another."
+            )
         self._drop_beyond(self._length.readable, deque())
 
 
@@ -372,6 +382,7 @@ def open_video(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_
         media = open_media(source, limits)
         try:
             length = measure(media)
+            media.clock.allow(length.readable)
             media.reopen()
             reader = VideoReader(name, media, length)
         except BaseException:

@@ -1,20 +1,14 @@
 """From a decoded frame to upright, square-pixel sRGB.
 
-swscale turns Y'CbCr of any matrix, range and depth into R'G'B' and scales it. What is left to do depends on the curve:
-
-- SDR: the code values are shown as they are, as players do. BT.2020 and Display P3 primaries are converted to those of
-  sRGB in linear light.
-- PQ (SMPTE ST 2084) and HLG (ARIB STD-B67, ITU-R BT.2100) are tone-mapped: to display light in cd/m2, the highlights
-  rolled off by the curve of ITU-R BT.2390 section 5.4.1 from a peak of `HDR_PEAK` to the reference white of 203 cd/m2
-  (ITU-R BT.2408), which becomes the white of sRGB, then to its primaries.
+swscale turns Y'CbCr of any matrix, range and depth into R'G'B' and scales it. SDR is then done: its code values are shown
+as they are, as players do. HDR and wide gamut go on in `video_light`.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from genzqa.errors import UnsupportedFormatError
 from genzqa.media.colour import Pixels
-
-Float = npt.NDArray[np.float32]
-Transfer = Literal["sdr", "pq", "hlg"]
-
-REFERENCE_WHITE = 203.0
-"""cd/m2 of a sheet of white paper in HDR video (ITU-R BT.2408 table 1)."""
-
-HDR_PEAK = 1000.0
-"""cd/m2 up to which highlights are told apart; the nominal peak of HLG, and of most masters in PQ."""
+from genzqa.media.video_light import BT2020, TO_SRGB, Transfer, to_srgb
 
 _QUALITY = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _EXACT = _QUALITY | Interpolation.BITEXACT  # the same pixels whatever the processor
@@ -46,16 +32,10 @@ _MATRICES = {
 }
 _UNKNOWN_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 12: "derived, non-constant", 14: "ICtCp"}
 _TRANSFERS: dict[int, Transfer] = {16: "pq", 18: "hlg"}
-_UNTAGGED, _BT2020, _DISPLAY_P3 = 2, 9, 12
+_UNTAGGED = 2
 
 HD_LINES = 720
 """From this many lines up, video that names no matrix is taken for BT.709, below for BT.601, as players do."""
-
-# Linear RGB to linear sRGB; both sides have the white point D65 (ITU-R BT.2087 for BT.2020, SMPTE EG 432-1 for P3).
-_TO_SRGB = {
-    _BT2020: ((1.660491, -0.587641, -0.072850), (-0.124550, 1.132900, -0.008349), (-0.018151, -0.100579, 1.118730)),
-    _DISPLAY_P3: ((1.224940, -0.224940, 0.0), (-0.042057, 1.042057, 0.0), (-0.019638, -0.078636, 1.098274)),
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ class Colour:
     @property
     def converts(self) -> bool:
         """Whether more is to be done than what swscale does."""
-        return self.transfer != "sdr" or self.primaries in _TO_SRGB
+        return self.transfer != "sdr" or self.primaries in TO_SRGB
 
 
 def colour_of(frame: Any) -> Colour:
@@ -93,8 +73,8 @@ def colour_of(frame: Any) -> Colour:
     layout = frame.format
     transfer = _TRANSFERS.get(frame.color_trc, "sdr")
     primaries = frame.color_primaries
-    if primaries == _UNTAGGED and (transfer != "sdr" or frame.colorspace == _BT2020):
-        primaries = _BT2020
+    if primaries == _UNTAGGED and (transfer != "sdr" or frame.colorspace == BT2020):
+        primaries = BT2020
     if layout.is_rgb or layout.has_palette:
         matrix = "rgb"
     elif frame.colorspace in _UNKNOWN_MATRICES:
@@ -102,7 +82,7 @@ def colour_of(frame: Any) -> Colour:
         raise UnsupportedFormatError(reason, hint="convert it to BT.709")
     elif frame.colorspace in _MATRICES:
         matrix = _MATRICES[frame.colorspace][0]
-    elif primaries == _BT2020:
+    elif primaries == BT2020:
         matrix = "bt2020"
     else:
         matrix = "bt709" if frame.height >= HD_LINES else "bt601"
@@ -156,78 +136,6 @@ class Painter:
             threads=1,
         )
         return cast("npt.NDArray[Any]", scaled.to_ndarray())
-
-
-def to_srgb(rgb: npt.NDArray[np.uint16], transfer: Transfer, primaries: int) -> Float:
-    """R'G'B' of 16 bits to sRGB in 0..1; values outside its gamut are clipped.
-
-    Args:
-        rgb: ``(H, W, 3)``.
-        transfer: ``"sdr"``, ``"pq"`` or ``"hlg"``.
-        primaries: Number of H.273.
-    """
-    light = _curve(transfer)[rgb]
-    if transfer == "hlg":
-        # BT.2100 table 5: the system gamma acts on the luminance of the scene, not on each channel.
-        luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
-        light *= (np.float32(HDR_PEAK / REFERENCE_WHITE) * luminance**0.2)[..., None]
-    if transfer != "sdr":
-        brightest = light.max(axis=-1)
-        light *= np.interp(brightest, *_roll_off()).astype(np.float32)[..., None]
-    if primaries in _TO_SRGB:
-        light = light @ np.array(_TO_SRGB[primaries], np.float32).T
-    return _encode(np.clip(light, 0, 1))
-
-
-@cache
-def _curve(transfer: Transfer) -> Float:
-    """What each of 65,536 code values means: light relative to the reference white; for HLG that of the scene, 0..1."""
-    code = np.linspace(0, 1, 65536)
-    if transfer == "pq":
-        return (pq_to_light(code) / REFERENCE_WHITE).astype(np.float32)
-    if transfer == "hlg":  # inverse of the curve of ARIB STD-B67, as in BT.2100 table 5
-        a, b, c = 0.17883277, 0.28466892, 0.55991073
-        return np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12).astype(np.float32)
-    # The curve of sRGB on both sides, so that greys of wide-gamut SDR keep their code values.
-    return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def _encode(light: Float) -> Float:
-    """IEC 61966-2-1."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-_M1, _M2, _C1, _C2, _C3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
-
-
-def pq_to_light(code: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """SMPTE ST 2084: code in 0..1 to cd/m2."""
-    power = code ** (1 / _M2)
-    return 10000 * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1)
-
-
-def light_to_pq(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """SMPTE ST 2084: cd/m2 to code in 0..1."""
-    power = (light / 10000) ** _M1
-    return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
-
-
-@cache
-def _roll_off() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The curve of BT.2390 as the factor for each level of light, both relative to the reference white.
-
-    Below the knee, near 93 cd/m2, nothing changes; from there a Hermite spline in PQ leads to the reference white,
-    which `HDR_PEAK` and all above it become. The factor for the brightest channel is used for all three: hue stays.
-    """
-    level = np.concatenate(([1e-6], np.linspace(0.3, HDR_PEAK / REFERENCE_WHITE, 1024), [10000 / REFERENCE_WHITE]))
-    scale = float(light_to_pq(np.array(HDR_PEAK)))
-    target = float(light_to_pq(np.array(REFERENCE_WHITE))) / scale
-    knee = 1.5 * target - 0.5
-    code = np.minimum(light_to_pq(level * REFERENCE_WHITE) / scale, 1)
-    t = np.maximum((code - knee) / (1 - knee), 0)
-    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * target
-    mapped = np.where(code < knee, level, pq_to_light(spline * scale) / REFERENCE_WHITE)
-    return level, mapped / level
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
@@ -28,12 +28,16 @@ from genzqa.errors import (
 )
 from genzqa.limits import MEGAPIXEL, Limits
 from genzqa.media.files import regular_file, unreadable
-from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, sniff_video
+from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, is_scrambled, sniff_video
 
 AGAIN = "copy or download it again"
 
 _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file is given up."""
+
+
+_MOST_PLAYING_TIME = 3600.0
+"""Seconds of playing time that are allowed for at most, since a file can say anything about it."""
 
 
 class Clock:
@@ -42,6 +46,10 @@ class Clock:
     def __init__(self, limit: float) -> None:
         self.limit, self._spent = limit, 0.0
         self._since: float | None = None
+
+    def allow(self, playing_time: float) -> None:
+        """Add the seconds that a sound video may take: a film with a long timeline is decoded from end to end."""
+        self.limit += min(playing_time, _MOST_PLAYING_TIME)
 
     def start(self) -> None:
         """Count from now on."""
@@ -104,9 +112,10 @@ def video_errors(name: str) -> Iterator[None]:
 
 @dataclass
 class Media:
-    """One open video: the file, the container on it, and the stream that is read."""
+    """One open video: the file and its bytes, the container on it, and the stream that is read."""
 
     file: BinaryIO
+    size: int
     demuxer: str
     clock: Clock
     limits: Limits
@@ -146,6 +155,12 @@ class Media:
         stream = self.stream
         return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
+    @property
+    def scrambled(self) -> bool:
+        """Whether this is a broadcast that only a decoder with a card could show; leaves the file at any position."""
+        self.file.seek(0)
+        return self.demuxer == "mpegts" and is_scrambled(self.file.read(16 * HEAD_BYTES))
+
     def packets(self, *, decoding: bool = True) -> Iterator[Any | None]:
         """Packets of the video stream, None for each that could not be read, and one empty at the end if decoding."""
         failed = 0
@@ -169,8 +184,12 @@ class Media:
                 return
             failed = 0
             if packet.has_sidedata("encryption_info"):
-                raise UnsupportedFormatError("the video is encrypted (DRM)", hint="no key is asked for or used")
+                raise _encrypted()
             yield packet
+
+
+def _encrypted() -> UnsupportedFormatError:
+    return UnsupportedFormatError("the video is encrypted (DRM)", hint="no key is asked for or used")
 
 
 def _refuse(url: str, flags: int, options: object) -> Any:
@@ -190,10 +209,10 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
     clock = Clock(limits.max_video_seconds_wall)
     clock.start()
     if isinstance(source, bytes):
-        _check_bytes(len(source), limits)
-        file: BinaryIO = io.BytesIO(source)
+        size, file = len(source), cast("BinaryIO", io.BytesIO(source))
+        _check_bytes(size, limits)
     else:
-        file = _open_file(os.fsdecode(source), limits)
+        size, file = _open_file(os.fsdecode(source), limits)
     try:
         head = file.read(HEAD_BYTES)
         if not head:
@@ -201,7 +220,7 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
         demuxer = sniff_video(head)
         if demuxer is None:
             raise UnsupportedFormatError("not a video in a format we read", hint=f"supported are {SUPPORTED}")
-        media = Media(file, demuxer, clock, limits)
+        media = Media(file, size, demuxer, clock, limits)
         media.reopen()
     except BaseException:
         file.close()
@@ -209,11 +228,11 @@ def open_media(source: str | os.PathLike[str] | bytes, limits: Limits) -> Media:
     return media
 
 
-def _open_file(path: str, limits: Limits) -> BinaryIO:
+def _open_file(path: str, limits: Limits) -> tuple[int, BinaryIO]:
     status = regular_file(path)
     _check_bytes(status.st_size, limits)
     try:
-        return Path(path).open("rb")
+        return status.st_size, Path(path).open("rb")
     except OSError as error:
         raise unreadable(error) from error
 
@@ -254,6 +273,8 @@ def _video_stream(container: Any) -> Any:
         reason = "there is sound but no video in this file" if has_audio else "there is no video stream in this file"
         raise UnsupportedFormatError(reason, hint="give a file with a picture")
     stream = next((each for each in moving if best is not None and each.index == best.index), moving[0])
+    if "enc_key_id" in stream.metadata:  # of Matroska and WebM; MP4 says it with every packet
+        raise _encrypted()
     if stream.codec_context is None:
         raise UnsupportedFormatError("FFmpeg has no decoder for this video", hint="convert it to H.264 in MP4")
     return stream

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import av.error
 
 from genzqa.media.video_file import Media, check_frame_size
+from genzqa.media.video_time import Joints
 
 EPSILON = 1e-6
 """Seconds; two times nearer than this are one, so that 0.7 computed in two ways finds the same frame."""
@@ -46,21 +47,21 @@ class TimedFrame(NamedTuple):
 class FrameReader:
     """Frames one after another; times never go back, whatever the file says."""
 
-    def __init__(self, media: Media, tally: Tally) -> None:
+    def __init__(self, media: Media, tally: Tally, *, joined: bool) -> None:
         self.media, self.tally = media, tally
         stream = media.stream
         rate = stream.average_rate or stream.guessed_rate
         self._step = 1 / float(rate) if rate else 0.04
         # AVI has no timestamps, only a frame rate; with B-frames, FFmpeg's guesses from the packet order are wrong.
         self._counted = media.demuxer == "avi" and bool(stream.codec_context.has_b_frames)
-        self.can_seek = not self._counted
+        self.can_seek = not self._counted and not joined
         self.repaired = self.interlaced = False
         self._seek_ahead = SEEK_AHEAD
         self._start_over()
 
     def _start_over(self) -> None:
         self._last: float | None = None
-        self._start = self.media.start
+        self._start, self._joints = self.media.start, Joints()
         self._frames = self._decode()
 
     def restart(self) -> None:
@@ -102,6 +103,7 @@ class FrameReader:
             self.can_seek = False  # a count means nothing after a jump
         else:
             time = float(frame.pts * frame.time_base) - self._start
+            time = self._joints.place(time, 0.0 if self._last is None else self._last + step, time)
             if self._last is not None and time <= self._last:
                 time = self._last + self._step
                 self.repaired, self.can_seek = True, False
@@ -135,7 +137,7 @@ class FrameReader:
             self.media.container.seek(int((aim + self._start) / stream.time_base), stream=stream, backward=True)
         except (av.error.FFmpegError, OverflowError):
             return None
-        self._last, self._frames = None, self._decode()
+        self._last, self._joints, self._frames = None, Joints(), self._decode()
         for frame in self._frames:
             # Before the keyframe stand frames that refer to others from before the jump; they look broken.
             if frame.key_frame and not frame.is_corrupt:

@@ -5,24 +5,49 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
 from av.stream import Discard
 
+from genzqa.limits import GIBIBYTE
 from genzqa.media.video_file import Media
+from genzqa.media.video_time import Joints
 
 _TAIL_SECONDS = 2.0
 """How long before the declared end the check of the end begins to read."""
 
+_UNDECLARED = ("mpegts", "mpeg")
+"""Containers that say no length; FFmpeg's guess, from the last timestamps of the file, is wrong where recordings are joined."""
+
+_MOST_BYTES = 8 * GIBIBYTE
+"""Of such a container, up to which all is read rather than the guess believed; about 20 seconds where the disk keeps up."""
+
 
 @dataclass(frozen=True)
 class Length:
-    """How long the video stream says it is, and up to where its data reach, both in seconds from its start."""
+    """How long the video stream says it is, and up to where its data reach, both in seconds from its start.
+
+    Attributes:
+        declared: Its length; found from the packets where not declared, or wrong.
+        readable: Where the last packet ends.
+        step: Seconds for which the last packet is shown.
+        joined: Whether timestamps begin again within the file.
+    """
 
     declared: float
     readable: float
+    step: float = 0.0
+    joined: bool = False
+
+
+class _End(NamedTuple):
+    """Of the packets that were read: where the last one ends, how long it is shown, whether timestamps began again."""
+
+    time: float
+    step: float
+    joined: bool
 
 
 def measure(media: Media) -> Length:
@@ -31,19 +56,21 @@ def measure(media: Media) -> Length:
     A container that declares the length of the stream is believed after its last `_TAIL_SECONDS` were read. All packets
     are read where it declares none, or where the end is not where it should be.
     """
-    declared = _declared(media.stream)
+    undeclared = media.demuxer in _UNDECLARED and media.size <= _MOST_BYTES
+    declared = None if undeclared else _declared(media.stream)
     if declared is not None:
-        end = _end_of_tail(media, declared)
-        if end is not None and end >= declared - tolerance(media.stream):
-            longer = end > declared + tolerance(media.stream)
-            return Length(end, end) if longer else Length(declared, declared)
+        tail = _end_of_tail(media, declared)
+        if tail is not None and tail.time >= declared - tolerance(media.stream):
+            longer = tail.time > declared + tolerance(media.stream)
+            whole = tail.time if longer else declared
+            return Length(whole, whole, tail.step, tail.joined)
         media.reopen()
-    end = max(_end(media), 0.0)
+    end, step, joined = _end(media)
     if declared is None:
-        declared = _declared_by_container(media, end)
+        declared = end if undeclared else _declared_by_container(media, end)
     if declared < end + tolerance(media.stream):
-        return Length(end, end)
-    return Length(declared, end)
+        declared = end
+    return Length(declared, end, step, joined)
 
 
 def tolerance(stream: Any) -> float:
@@ -83,7 +110,7 @@ def _declared_by_container(media: Media, end: float) -> float:
     return whole - media.start if last < whole - 0.5 else end
 
 
-def _end_of_tail(media: Media, declared: float) -> float | None:
+def _end_of_tail(media: Media, declared: float) -> _End | None:
     """Where the last packet ends, read from shortly before the declared end; None if nothing is found there."""
     try:
         start = declared - _TAIL_SECONDS
@@ -95,8 +122,10 @@ def _end_of_tail(media: Media, declared: float) -> float | None:
         return None
 
 
-def _end(media: Media) -> float:
-    end = step = 0.0
+def _end(media: Media) -> _End:
+    rate = media.stream.average_rate
+    end, step = 0.0, 1 / float(rate) if rate else 0.0  # a packet need not say how long it is shown
+    joints = Joints()
     for packet in media.packets(decoding=False):
         if packet is None or packet.is_discard:
             continue
@@ -105,5 +134,6 @@ def _end(media: Media) -> float:
         if stamp is None:
             end += step
         else:
-            end = max(end, float(stamp * packet.time_base) - media.start + step)
-    return end if math.isfinite(end) else 0.0
+            order = None if packet.dts is None else float(packet.dts * packet.time_base) - media.start
+            end = max(end, joints.place(float(stamp * packet.time_base) - media.start, end, order) + step)
+    return _End(end if math.isfinite(end) else 0.0, step, joints.found)

@@ -92,6 +92,15 @@ def _is_transport_stream(head: bytes) -> bool:
     return False
 
 
+def is_scrambled(head: bytes) -> bool:
+    """Whether most packets of a transport stream say that their payload is encrypted (ISO/IEC 13818-1, table 2-4)."""
+    for length, before in _TS_PACKETS:
+        if _packets(head, before, length) >= 3:
+            flags = [bool(head[at + 3] & 0xC0) for at in range(before, len(head) - 3, length)]
+            return sum(flags) > len(flags) / 2
+    return False
+
+
 def _packets(head: bytes, at: int, length: int) -> int:
     """How many packet headers follow each other: sync byte, and a payload or an adaptation field (ISO/IEC 13818-1).
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from genzqa.errors import InputError
-from genzqa.media.image import decode_image
 from genzqa.media.overlay import Pixels, colour_range, draw_over, shrunk
-from genzqa.media.video import is_video_file, open_video
+from genzqa.media.still import read_still
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,12 +54,7 @@ def picture_of(pixels: Pixels, quality_map: npt.NDArray[np.float32] | None) -> P
 def read_picture(source: ImageSource, quality_map: npt.NDArray[np.float32] | None, limits: Limits) -> Picture | None:
     """The picture of a scored photo, which is read again since results keep no pixels; None if it cannot be any more."""
     try:
-        if isinstance(source, str | bytes | os.PathLike) and is_video_file(
-            source
-        ):  # of one frame, or it would not be a photo's result
-            with open_video(source, limits) as reader:
-                return picture_of(next(iter(reader.moments([0.0]))).pixels, quality_map)
-        return picture_of(decode_image(source, limits=limits).pixels, quality_map)
+        return picture_of(read_still(source, limits), quality_map)
     except InputError:
         return None
 

@@ -111,7 +111,7 @@ class Scorer:
         Args:
             source: A path or bytes of a photo or video file; or a photo as PIL image, NumPy array ``(H, W, 3)`` or tensor
                 ``(3, H, W)``.
-            quality_map: Whether a photo's result carries its quality map.
+            quality_map: Whether a photo's result, or that of a video of one frame, carries its quality map.
             video: What part of a video, and what to find out besides the score.
             progress: Called with the frames scored so far and in all, for a video.
 
@@ -119,7 +119,7 @@ class Scorer:
             InputError: If it cannot be read or is over a limit.
         """
         if (film := _as_video(source)) is not None:
-            return self._score_video(film, video, progress)
+            return self._score_video(film, quality_map, video, progress)
         return self.score_image(source, quality_map=quality_map)
 
     def score_image(self, source: ImageSource, *, quality_map: bool = False) -> ImageResult:
@@ -145,9 +145,8 @@ class Scorer:
             if ahead is not None:
                 yield from self._results(ahead.result(), quality_map, video, progress)
 
-    def _score_video(
-        self, film: _Video, options: VideoOptions, progress: Progress | None = None
-    ) -> ImageResult | VideoResult:
+    def _score_video(self, film: _Video, quality_map: bool, options: VideoOptions,
+                     progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip
         """A video with one frame scores as its image does."""
         provenance = self.provenance
         if self.config.video is not None:
@@ -160,7 +159,7 @@ class Scorer:
             if result is not None:
                 return result
             frame = next(iter(reader.moments([0.0]))).pixels
-            single = self.score_image(frame)
+            single = self.score_image(frame, quality_map=quality_map)
             note = Note("single_frame", "A video of one frame; scored as the photo it is.")
             return dataclasses.replace(single, input=reader.name, notes=(*reader.notes, *single.notes, note))
 
@@ -192,7 +191,7 @@ class Scorer:
             else:
                 try:
                     name = "<bytes>" if isinstance(one.source, bytes) else os.fsdecode(one.source)
-                    yield self._score_video(one, video, partial(progress, name) if progress else None)
+                    yield self._score_video(one, quality_map, video, partial(progress, name) if progress else None)
                 except InputError as error:
                     yield FailedResult(error.subject, error, self.provenance, "video")
 

@@ -30,7 +30,6 @@ from genzqa.scoring.quality_map import quality_maps
 from genzqa.video_result import FrameCounts, FrameScore, VideoResult, WorstFrame
 
 if TYPE_CHECKING:
-    from genzqa.media.colour import Pixels
     from genzqa.model.config import Calibration, VideoConfig
 
 DEFAULT_FRAMES = 8
@@ -71,18 +70,21 @@ class VideoOptions:
 
 @dataclass
 class _Seen:
-    """What has been read so far; the worst frames are kept in a bounded heap, all other pixels are let go."""
+    """What has been read so far; the worst frames are kept in a bounded heap, all others are let go."""
 
     scored: list[FrameScore] = field(default_factory=list)
     timeline: list[FrameScore] = field(default_factory=list)
     readings: list[FrameReadings] = field(default_factory=list)
     motion: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    worst: list[tuple[float, float, FrameScore, Pixels]] = field(default_factory=list)
+    worst: list[tuple[float, float, FrameScore, _Frame]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A decoded moment on its way to the network, and whether it counts for the score, the timeline, or both."""
+    """A decoded moment on its way to the network, and whether it counts for the score, the timeline, or both.
+
+    Several of these are held at a time, so the moment's own pixels are reduced: deep ones of 8K are 400 MB a frame.
+    """
 
     moment: Moment
     pixels: torch.Tensor
@@ -184,7 +186,8 @@ def _prepared(
             side, rate = (config.motion_size, config.motion_rate) if config else (1, None)
             moments = reader.moments(times, clip_frames=clip, clip_side=side, clip_rate=rate)
             for moment, counts, on_timeline in _distinct(moments, plan):
-                if not put(_Frame(moment, to_network(resize_square(moment.pixels, size)), counts, on_timeline)):
+                pixels = to_network(resize_square(moment.pixels, size))
+                if not put(_Frame(_reduced(moment), pixels, counts, on_timeline)):
                     return
             put(None)
         except BaseException as error:  # whatever it is, the scoring thread must hear of it
@@ -203,6 +206,15 @@ def _prepared(
     finally:
         stop.set()
         thread.join()
+
+
+def _reduced(moment: Moment) -> Moment:
+    """With 8-bit pixels of at most `WORST_SIDE`."""
+    pixels = moment.pixels
+    eight_bit = pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
+    small = Image.fromarray(np.asarray(eight_bit, np.uint8))
+    small.thumbnail((WORST_SIDE, WORST_SIDE), Image.Resampling.BICUBIC)
+    return dataclasses.replace(moment, pixels=np.asarray(small))
 
 
 def _distinct(moments: Iterator[Moment], plan: list[tuple[float, bool, bool]]) -> Iterator[tuple[Moment, bool, bool]]:
@@ -252,7 +264,7 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
         if frame.on_timeline:
             seen.timeline.append(scored)
         if keep:
-            entry = (-scored.score, -scored.time, scored, frame.moment.pixels)
+            entry = (-scored.score, -scored.time, scored, frame)
             if len(seen.worst) < keep:
                 heapq.heappush(seen.worst, entry)
             elif entry[:2] > seen.worst[0][:2]:
@@ -273,14 +285,11 @@ def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...
 
 def _worst_frames(loaded: LoadedScorer, seen: _Seen) -> tuple[WorstFrame, ...]:
     kept = []
-    for _, _, frame, pixels in sorted(seen.worst, key=lambda entry: entry[2].score):
-        network = to_network(resize_square(pixels, loaded.config.preprocessing.size))
-        raw, drawn = quality_maps(loaded.model, network[None])
-        eight_bit = pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
-        small = Image.fromarray(np.asarray(eight_bit, np.uint8))
-        small.thumbnail((WORST_SIDE, WORST_SIDE), Image.Resampling.BICUBIC)
-        shift = frame.score - float(raw[0])
-        kept.append(WorstFrame(frame, np.asarray(small), (drawn[0] + shift).numpy().astype(np.float32)))
+    for _, _, scored, frame in sorted(seen.worst, key=lambda entry: entry[2].score):
+        raw, drawn = quality_maps(loaded.model, frame.pixels[None])
+        shift = scored.score - float(raw[0])
+        small = np.asarray(frame.moment.pixels, np.uint8)
+        kept.append(WorstFrame(scored, small, (drawn[0] + shift).numpy().astype(np.float32)))
     return tuple(kept)
 
 
