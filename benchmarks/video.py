@@ -99,13 +99,14 @@ def measure(path: Path, model: str) -> dict[str, Any]:
     import genzqa
 
     scorer = genzqa.load(model, offline=True)
-    loaded, memory = time.perf_counter(), peak_mib()
+    loaded, busy, memory = time.perf_counter(), time.process_time(), peak_mib()
     result = scorer.score(path)
     scored = time.perf_counter()
     assert isinstance(result, genzqa.VideoResult)
     return {
         "load_seconds": loaded - started,
         "score_seconds": scored - loaded,
+        "score_cpu_seconds": time.process_time() - busy,
         "loaded_peak_mib": memory,
         "peak_mib": peak_mib(),
         "score": result.score,
@@ -132,6 +133,7 @@ def summary(name: str, path: Path, runs: list[dict[str, Any]]) -> dict[str, Any]
         "file_bytes": path.stat().st_size,
         "runs": [round(one["score_seconds"], 3) for one in runs],
         "score_seconds": round(score_seconds, 3),
+        "score_cpu_seconds": round(statistics.median(one["score_cpu_seconds"] for one in runs), 3),
         "load_seconds": round(statistics.median(one["load_seconds"] for one in runs), 3),
         "loaded_peak_mib": round(max(one["loaded_peak_mib"] for one in runs), 1),
         "peak_mib": round(peak, 1),
@@ -144,12 +146,16 @@ def summary(name: str, path: Path, runs: list[dict[str, Any]]) -> dict[str, Any]
 def print_row(one: dict[str, Any], *, header: bool) -> None:
     """One line of the table."""
     if header:
-        print(f"{'video':<20}{'load s':>8}{'score s':>9}{'peak MiB':>10}{'sampled':>9}{'decoded':>9}{'of':>7}  target")
+        print(
+            f"{'video':<20}{'load s':>8}{'score s':>9}{'cpu s':>8}{'peak MiB':>10}{'sampled':>9}{'decoded':>9}{'of':>7}  target"
+        )
     wanted = [f"{one['target_seconds']:g} s"] if one["target_seconds"] else []
     wanted += [f"{one['target_mib']} MiB"] if one["target_mib"] else []
     verdict = f"{', '.join(wanted)}: {'reached' if one['reached'] else 'MISSED'}" if wanted else ""
-    print(f"{one['name']:<20}{one['load_seconds']:>8.2f}{one['score_seconds']:>9.2f}{one['peak_mib']:>10.0f}"
-          f"{one['frames_sampled']:>9}{one['frames_decoded']:>9}{one['frames_declared']:>7}  {verdict}", flush=True)  # fmt: skip
+    columns = ((one["load_seconds"], "8.2f"), (one["score_seconds"], "9.2f"), (one["score_cpu_seconds"], "8.2f"),
+               (one["peak_mib"], "10.0f"), (one["frames_sampled"], "9"), (one["frames_decoded"], "9"),
+               (one["frames_declared"], "7"))  # fmt: skip
+    print(f"{one['name']:<20}", *(format(value, form) for value, form in columns), f"  {verdict}", sep="", flush=True)
 
 
 def machine() -> dict[str, Any]:
