@@ -17,7 +17,6 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
-from genzqa.cli import startup
 from genzqa.cli.models import models_command, pull_command, verify_command
 from genzqa.cli.reference import import_reference_command
 from genzqa.cli.score import score_command
@@ -85,7 +84,6 @@ app.command("import-reference", short_help="Convert parts of the research releas
 
 def main() -> None:
     """Entry point of the ``genzqa`` program."""
-    startup.own_process = True
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the run
             stream.reconfigure(errors="backslashreplace")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genzqa.cli import startup
 from genzqa.cli.inputs import find_inputs
 from genzqa.cli.maps import MapFolder
 from genzqa.cli.output import CsvTable, csv_table, print_table, print_timelines, progress, write_json_line
@@ -81,7 +80,6 @@ def score_command(
         # Entered before anything slow: a result that cannot be written is not worth computing.
         table = stack.enter_context(csv_table(csv)) if csv else None
         page = stack.enter_context(report_page(report, limits)) if report else None
-        startup.import_quickly()
         from genzqa.scoring.scorer import load
         from genzqa.scoring.video import VideoOptions
 

@@ -7,21 +7,24 @@ one is allowed, is `genzqa.model.hub`'s business.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError
-from genzqa.model import hub
+from genzqa.model import hub, late_imports
 from genzqa.model.checksums import check_recorded
 from genzqa.model.folder import base_sha256, combined_sha256, file_digests, read_layout
 from genzqa.model.names import ModelName, parse_name
+
+late_imports.import_diffusers()
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa: E402
+from diffusers.utils import logging as diffusers_logging  # noqa: E402
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -93,6 +96,9 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
     layout = read_layout(path)
     digests = file_digests(path, layout.files)
     check_recorded(model, path, digests)
+    if text:
+        import transformers  # noqa: F401 - slow, and scoring can do without; before `loading`, which quiets what is there
+
     with loading(str(model)):
         unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
         vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
@@ -101,7 +107,7 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
 
 
 def _load_text(path: Path, variant: str | None, dtype: torch.dtype) -> tuple[CLIPTextModel, CLIPTokenizer]:
-    from transformers import CLIPTextModel, CLIPTokenizer  # slow to import, and scoring can do without
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     encoder = _load(CLIPTextModel, path, "text_encoder", variant=variant, dtype=dtype)
     return encoder, CLIPTokenizer.from_pretrained(str(path / "tokenizer"), local_files_only=True)
@@ -143,11 +149,13 @@ def first_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def loading(subject: str) -> Iterator[None]:
     """Turn what the libraries raise into `ModelCorruptError`, and keep their progress bars and reports off stderr."""
-    from transformers.utils import logging as transformers_logging
+    loggings = [diffusers_logging]
+    if "transformers" in sys.modules:  # else it has nothing to report
+        from transformers.utils import logging as transformers_logging
 
-    bars = transformers_logging.is_progress_bar_enabled(), diffusers_logging.is_progress_bar_enabled()
-    levels = transformers_logging.get_verbosity(), diffusers_logging.get_verbosity()
-    for logging in (transformers_logging, diffusers_logging):
+        loggings.append(transformers_logging)
+    before = [(logging, logging.is_progress_bar_enabled(), logging.get_verbosity()) for logging in loggings]
+    for logging in loggings:
         logging.disable_progress_bar()
         logging.set_verbosity(logging.CRITICAL)
     try:
@@ -155,7 +163,7 @@ def loading(subject: str) -> Iterator[None]:
     except LOADING_ERRORS as error:
         raise ModelCorruptError(f"cannot be loaded: {first_line(error)}", subject=subject) from error
     finally:
-        for logging, bar, level in zip((transformers_logging, diffusers_logging), bars, levels, strict=True):
+        for logging, bar, level in before:
             logging.set_verbosity(level)
             if bar:
                 logging.enable_progress_bar()
