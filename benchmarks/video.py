@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)  # what the processes of its own do
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)  # before anything is measured
     if options.make:
         make_inputs(options.make)
     elif options.measure:
