@@ -210,3 +210,32 @@ def test_frames_that_wait_are_small(kind: type) -> None:
     assert waiting.pixels.shape == (480, WORST_SIDE, 3)
     assert waiting.pixels.dtype == np.uint8
     assert (waiting.pixels == 102).all()
+
+
+def test_clips_that_are_mostly_their_own_echo_do_not_count(
+    modulated: genzqa.Scorer, small_video_scorer: Path, clips
+) -> None:
+    import torch
+
+    from genzqa.media.preprocess import resize_square, to_network
+    from genzqa.media.video import open_video, uniform_times
+    from genzqa.model.adapter import load_scorer
+    from genzqa.model.motion import clip_features
+
+    loaded = load_scorer(f"local-dir:{small_video_scorer}")
+    assert loaded.video is not None
+    assert loaded.motion is not None
+    with open_video(clips["pan"]) as reader:
+        moments = list(reader.moments(uniform_times(reader.facts.duration, 4), clip_frames=16, clip_side=32))
+    assert [moment.clip_frames for moment in moments] == [16, 16, 16, 7]  # of which the last repeats itself
+    pixels = torch.stack(
+        [to_network(resize_square(moment.pixels, loaded.config.preprocessing.size)) for moment in moments]
+    )
+    with torch.inference_mode():
+        readings = loaded.video.read_frames(pixels)
+        slow, fast = zip(*(clip_features(loaded.motion, moment.clip) for moment in moments), strict=True)
+        three, four = (
+            float(loaded.video.modulate(readings, torch.stack(slow[:n]), torch.stack(fast[:n])).score) for n in (3, 4)
+        )
+    assert abs(three - four) > 1e-3
+    assert modulated.score(clips["pan"]).raw == pytest.approx(three, abs=abs(three - four) / 20)
