@@ -19,15 +19,22 @@ class _Strict(BaseModel):
 
 
 class Preprocessing(_Strict):
-    """How a photo becomes the network's input; part of a scorer's identity."""
+    """How a photo becomes the network's input; part of a scorer's identity.
+
+    Attributes:
+        size: Side of the square it is resized to, pixels.
+        chroma_blur: Sigma of a blur of what is not luma, in pixels of that square; 0, as published, for none.
+    """
 
     size: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     resize: Literal["bicubic-antialias"] = "bicubic-antialias"
+    chroma_blur: Annotated[float, Field(ge=0, le=8)] = 0.0
 
     @property
     def name(self) -> str:
         """As written in results, such as ``bicubic-antialias-512x512``."""
-        return f"{self.resize}-{self.size}x{self.size}"
+        chroma = f"-chroma{self.chroma_blur:g}" if self.chroma_blur else ""
+        return f"{self.resize}-{self.size}x{self.size}{chroma}"
 
 
 class Calibration(_Strict):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genzqa.model import cross_attention
+from genzqa.model.colour import soften_chroma
 from genzqa.model.diffusion import diffuse, fixed_noise, noise_from_prediction, scoring_timesteps
 from genzqa.model.prompts import QualityPrompts, StoredPrompts
 from genzqa.model.readout import LearnedReadout, published_block_quality
@@ -107,6 +108,7 @@ class GenzIQA(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """z0: the mode of the VAE's distribution, scaled; ``(B, 4, H/8, W/8)``."""
+        pixels = soften_chroma(pixels, self.config.preprocessing.chroma_blur)
         mode: Tensor = self.vae.encode(pixels).latent_dist.mode()
         return mode * float(self.vae.config.scaling_factor)
 
