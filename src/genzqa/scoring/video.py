@@ -301,7 +301,11 @@ def _stream_record(reader: VideoReader) -> dict[str, object]:
 
 
 def _notes(loaded: LoadedScorer) -> tuple[Note, ...]:
-    if loaded.video is not None:
-        return ()
-    return (Note("frames_only", "The score is the mean over single frames: this model has no temporal part yet, so that "
-                                "stutter, freezes and flicker do not count."),)  # fmt: skip
+    video = loaded.config.video
+    if loaded.video is None or video is None:
+        return (Note("frames_only", "The score is the mean over single frames: this model has no temporal part yet, so "
+                                    "that stutter, freezes and flicker do not count."),)  # fmt: skip
+    if video.calibration is None:
+        return (Note("photo_calibration", "The 0-100 scale, interval and percentile were fitted on photos; how far off "
+                                          "this model's scores of videos are has not been measured."),)  # fmt: skip
+    return ()
