@@ -78,7 +78,7 @@ def plain_features(photos: np.ndarray) -> np.ndarray:
 def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path: Path) -> None:
     train, export = recipe["train"], recipe["export"]
     config = tomllib.loads((ROOT / "training" / "mini" / "mini.toml").read_text())
-    small = {"steps": 2, "clean": 3, "pairs": 1, "check_every": 1}
+    small = {"steps": 2, "clean": 3, "pairs": 1, "check_every": 1, "mildest": 1.0}
     config["crops"] |= {"biq2021_groups": 5, "biq2021_singles": 6, "size": 64}
     config["whole"] |= {"biq2021_groups": 3, "biq2021_singles": 4}
     config["quarters"] |= {
@@ -110,11 +110,14 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     train.train_stage2(banks, photos, config, tokenizer, tmp_path, 0)
     train.train_stage3(banks["whole"], photos, config, tokenizer, tmp_path)
     (tmp_path / "png").mkdir()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 700, 3), np.uint8)).save(tmp_path / "png" / "a.png")
+    for name, size in {"large": (1030, 1050, 3), "small": (600, 700, 3)}.items():
+        pixels = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "png" / f"{name}.png")
     sources["pristine"] = recipe["pristine"].open_pristine(
         tmp_path / "png", tmp_path, teacher=train.load_teacher(tmp_path), features=plain_features,
         scoring_size=64, seed=1)  # fmt: skip
-    assert sources["pristine"].pixels.shape == (12, 512, 512, 3)
+    assert sources["pristine"].pixels.shape == (13, 512, 512, 3)  # a small photo gives one square
+    assert list(sources["pristine"].name) == [*(f"large {number}" for number in range(12)), "small 0"]
     banks = {name: train.make_bank(name, sources, plain_features, config, tmp_path).taught_by(train.load_teacher(tmp_path))
              for name in ("quarters", "photos")}  # fmt: skip
     assert [len(banks[name].target) for name in banks] == [20, 14]
@@ -156,6 +159,11 @@ def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, t
         assert (rows[:2] % 3 == 0).all()
         np.testing.assert_array_equal(rows[4:], (rows[:2, None] + [1, 2]).ravel())
     assert {int(row) for rows in drawn for row in rows} == set(range(17))
+    middling = float(bank.strength[1:12:3].median())
+    mild = {int(row) for rows in bank.draws(clean=3, pairs=2, seed=0, steps=5, mildest=middling) for row in rows[:2]}
+    assert mild == {3 * n for n in range(4) if bank.strength[3 * n + 1] <= middling}
+    with pytest.raises(ValueError, match="no photo"):
+        next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=-1))
     again = recipe["bank"].build_bank(sources, seed=9, **settings)
     np.testing.assert_array_equal(again.pixels, bank.pixels)  # what is there is used
 

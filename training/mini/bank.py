@@ -44,14 +44,22 @@ class Bank:
             known = torch.cat([head.know(part.float()) for part in self.features.split(4096)])
             return replace(self, known=known, opinion=head.opinion(known))
 
-    def draws(self, *, clean: int, pairs: int, seed: int, steps: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Rows of ``steps`` batches in `Batch`'s order: photos of triples, single views, copies of the triples."""
+    def draws(
+        self, *, clean: int, pairs: int, seed: int, steps: int, mildest: float = 1.0
+    ) -> Iterator[npt.NDArray[np.int64]]:
+        """Rows of ``steps`` batches in `Batch`'s order: photos of triples, single views, copies of the triples.
+
+        Only triples whose first copy is of at most the strength ``mildest`` are drawn.
+        """
         rng = np.random.default_rng(seed)
+        triples = 3 * np.flatnonzero(self.strength[1 : 3 * self.groups : 3].numpy() <= mildest)
+        if not len(triples) and pairs:
+            raise ValueError(f"no photo with a copy of strength {mildest} or less")
         singles = np.arange(3 * self.groups, len(self.target))
         queues = [np.empty(0, np.int64), np.empty(0, np.int64)]
         for _ in range(steps):
             taken = []
-            for number, (pool, wanted) in enumerate(((3 * np.arange(self.groups), pairs), (singles, clean - pairs))):
+            for number, (pool, wanted) in enumerate(((triples, pairs), (singles, clean - pairs))):
                 while len(queues[number]) < wanted:
                     queues[number] = np.concatenate([queues[number], rng.permutation(pool)])
                 taken.append(queues[number][:wanted])

@@ -7,11 +7,14 @@ of the pixels. The decoder reconstructs a part of every batch, so that the laten
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
+from genzqa.model.colour import soften_chroma
 from photos import KINDS, Batch
 
 STATISTICS = 12
@@ -96,8 +99,9 @@ class LatentReader(nn.Module):
 class LatentStage(nn.Module):
     """What stage 1 trains: the VAE, read by a small convolutional network."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, chroma_blur: float) -> None:
         super().__init__()
+        self.chroma_blur = chroma_blur
         self.vae, self.reader = vae, LatentReader(vae.config.latent_channels)
         self.latent_moments, self.statistics_moments = RunningMoments(1), RunningMoments(STATISTICS)
 
@@ -115,9 +119,11 @@ class LatentStage(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Score ``(N,)`` on the MOS scale 0..100."""
+        pixels = soften_chroma(pixels, self.chroma_blur)
         return 60 + 20 * self.reader.score(self.read(self.encode(pixels)[0], 0.0)).squeeze(1)
 
     def losses(self, batch: Batch, noise: float, reconstruct: int) -> dict[str, torch.Tensor]:
+        batch = replace(batch, inputs=soften_chroma(batch.inputs, self.chroma_blur))
         mean, logvar = self.encode(batch.inputs)
         hidden, reader = self.read(mean, noise), self.reader
         wanted = mean[:reconstruct] + (0.5 * logvar[:reconstruct]).exp() * torch.randn_like(mean[:reconstruct])
@@ -142,8 +148,12 @@ def degradation_losses(kind: torch.Tensor, strength: torch.Tensor, batch: Batch)
     }
 
 
-def score_losses(score: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-    """MOS regression and correlation on the photos; graded targets and order on their degraded copies. Scores 0..100."""
+def score_losses(score: torch.Tensor, batch: Batch, order: float = 1.0) -> dict[str, torch.Tensor]:
+    """MOS regression and correlation on the photos; graded targets and order on their degraded copies. Scores 0..100.
+
+    ``order`` weighs the order of the copies. What a mild JPEG compression changes is small beside what tells one photo from
+    another; only the difference of a photo and its copy, where the photo itself falls out, teaches it.
+    """
     clean, target = score[: batch.clean], batch.target[: batch.clean]
     copies = score[batch.clean :].view(batch.pairs, 2)
     graded = batch.target[batch.clean :].view(batch.pairs, 2)
@@ -154,13 +164,18 @@ def score_losses(score: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         "mos": F.mse_loss(clean, target) / 400,
         "plcc": 0.5 * (1 - torch.corrcoef(torch.stack([clean, target]))[0, 1]),
         "graded": 0.5 * F.mse_loss(copies, graded) / 400,
-        "order": F.relu(owed + ladder.diff(dim=1)).mean() / 20,
+        "order": order * F.relu(owed + ladder.diff(dim=1)).mean() / 20,
     }
 
 
 def imitation_losses(score: torch.Tensor, imitated: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-    """How far a student's score ``(N,)`` and what it makes of the teacher's hidden features ``(N, 128)`` are from them."""
+    """How far a student's score ``(N,)`` and what it makes of the teacher's hidden features ``(N, 128)`` are from them.
+
+    On the photos only: the teacher hardly sees a mild degradation, and would teach its student not to.
+    """
+    clean = slice(batch.clean)
+    known = batch.known[clean]
     return {
-        "opinion": F.mse_loss(score, batch.opinion) / 400,
-        "known": F.mse_loss(imitated, batch.known) / batch.known.var().clamp_min(1e-3),
+        "opinion": F.mse_loss(score[clean], batch.opinion[clean]) / 400,
+        "known": F.mse_loss(imitated[clean], known) / known.var().clamp_min(1e-3),
     }

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target
+from degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target, grain
 
 SIDE = 512
+GRAINY = 0.3  # share of the views that get a faint grain of their own, before anything else happens to them
 TABLES = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
 
 
@@ -138,6 +139,7 @@ def make_group(
     top, left, height, width = views.area(rng)
     area = photos.pixels[index][top : top + height, left : left + width]
     area = np.ascontiguousarray(area[:, ::-1] if rng.random() < 0.5 else area)
+    area = grain(area, rng) if rng.random() < GRAINY else area
     shown, mos = [views.shrink(area)], float(photos.mos[index])
     target, kinds, strengths = [mos], [0], [0.0]
     if copies:

@@ -6,6 +6,7 @@ squares, so the teacher's opinion of each stands for its MOS.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +18,27 @@ from genzqa.media.preprocess import resize_square
 from photos import SIDE, Photos
 from teacher import Features, TeacherHead
 
-SQUARES = 12  # of a photo
+SQUARES = 12  # of a photo of 1024 pixels and more; smaller ones give one
 
 
 def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int,
                   seed: int) -> Photos:  # fmt: skip
     """Cut squares of 512 pixels to the photo's whole height, reduced to 512x512, once into ``cache``."""
     files = sorted(folder.glob("*.png"))
-    path = cache / "pristine.npy"
-    if not path.exists():
-        pixels = np.stack([square for number, file in enumerate(files) for square in _squares(file, seed + number)])
-        np.save(path.with_suffix(".partial.npy"), pixels)
-        path.with_suffix(".partial.npy").rename(path)
+    path, table = cache / "pristine.npy", cache / "pristine.json"
+    if not table.exists():
+        cut = [_squares(file, seed + number) for number, file in enumerate(files)]
+        np.save(path, np.stack([square for squares in cut for square in squares]))
+        names = [
+            f"{file.stem} {number}" for file, squares in zip(files, cut, strict=True) for number in range(len(squares))
+        ]
+        table.write_text(json.dumps(names) + "\n")
     pixels = np.load(path, mmap_mode="r")
     shown = (np.rint(255 * resize_square(square, scoring_size)).astype(np.uint8) for square in pixels)
     seen = np.concatenate([features(square[None]) for square in shown])
     with torch.no_grad():
         opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
-    names = np.array([f"{file.stem} {number}" for file in files for number in range(SQUARES)])
+    names = np.array(json.loads(table.read_text()))
     return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), names)
 
 
@@ -44,7 +48,7 @@ def _squares(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:
         image = opened.convert("RGB")
     width, height = image.size
     squares = []
-    for _ in range(SQUARES):
+    for _ in range(SQUARES if min(width, height) >= 2 * SIDE else 1):
         side = int(rng.integers(SIDE, min(width, height) + 1))
         left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
         cut = image.crop((left, top, left + side, top + side))

@@ -20,6 +20,7 @@ from transformers import CLIPTokenizer
 
 from components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
 from genzqa.model.base import Base
+from genzqa.model.colour import soften_chroma
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
@@ -73,8 +74,8 @@ class ScoreStage(nn.Module):
         self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def losses(self, batch: Batch, as_scored: float = 0.0) -> dict[str, torch.Tensor]:
-        """The terms to sum, for a batch whose inputs are latents ``(N, 4, h, w)``.
+    def losses(self, batch: Batch, as_scored: float = 0.0, order: float = 1.0) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch whose inputs are latents ``(N, 4, h, w)``; ``order`` as in `score_losses`.
 
         A share ``as_scored`` of the rows sees the timestep and the noise of scoring, the others random ones.
         """
@@ -84,6 +85,9 @@ class ScoreStage(nn.Module):
         if scored.any():
             noise[scored] = fixed_noise(1, tuple(latents.shape[1:]), model.config.seed)
             times[scored] = scoring_timesteps(1)[0]
+        # copies share their photo's noise and timestep, so that nothing but the degradation tells them apart
+        photo = torch.arange(batch.pairs).repeat_interleave(2)
+        noise[batch.clean :], times[batch.clean :] = noise[photo], times[photo]
         embeds = model.prompts()
         trace = join_steps([model.step(latents, noise, times, embeds)], embeds)
         hidden = self.readout.hidden(
@@ -93,7 +97,7 @@ class ScoreStage(nn.Module):
         good = (batch.target / 100).clamp(0.02, 0.98)
         error = ((trace.eps[:, 0] - noise[:, None]) ** 2).mean((2, 3, 4))  # (B, 2)
         return {
-            **score_losses(score, batch),
+            **score_losses(score, batch, order),
             **imitation_losses(score, self.imitate(hidden), batch),
             **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
             "denoise": 0.2 * (good * error[:, 0] + (1 - good) * error[:, 1]).mean(),
@@ -113,15 +117,16 @@ class WholeStage(nn.Module):
         self.stage.model.vae.requires_grad_(True)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def losses(self, batch: Batch, as_scored: float, reconstruct: int) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, as_scored: float, order: float, reconstruct: int) -> dict[str, torch.Tensor]:
         """The terms to sum, for a batch of pixels."""
-        vae = self.stage.model.vae
+        vae, preprocessing = self.stage.model.vae, self.stage.model.config.preprocessing
+        batch = replace(batch, inputs=soften_chroma(batch.inputs, preprocessing.chroma_blur))
         mean, logvar = vae.quant_conv(vae.encoder(batch.inputs)).chunk(2, 1)
         latents = replace(batch, inputs=mean * vae.config.scaling_factor)
         rebuilt = vae.decoder(vae.post_quant_conv(mean[:reconstruct]))
         logvar = logvar.clamp(-10, 5)
         return {
-            **self.stage.losses(latents, as_scored),
+            **self.stage.losses(latents, as_scored, order),
             "reconstruction": 0.3 * F.l1_loss(rebuilt, batch.inputs[:reconstruct]),
             "kl": 1e-3 * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean(),
         }

@@ -118,7 +118,7 @@ def flipped_views(bank: Bank, part: dict[str, Any], seed: int) -> Iterator[Batch
     """Batches of pixels, every other view mirrored."""
     rng = np.random.default_rng(seed)
     clean, pairs = part["clean"], part["pairs"]
-    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"]):
+    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"], mildest=part["mildest"]):
         views = bank.views(rows)
         mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
         views[mirrored] = views[mirrored].flip(3)
@@ -169,14 +169,16 @@ def load_teacher(out: Path) -> TeacherHead:
 
 
 def train_stage1(bank: Bank, photos: Photos, config: dict[str, Any], out: Path) -> None:
-    plan, seed, size = config["stage1"], config["seed"] + 2, config["scorer"]["preprocessing"]["size"]
+    plan, seed, preprocessing = config["stage1"], config["seed"] + 2, config["scorer"]["preprocessing"]
     torch.manual_seed(seed)
-    stage = LatentStage(build_vae()).to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+    stage = LatentStage(build_vae(), preprocessing["chroma_blur"]).to(
+        memory_format=torch.channels_last
+    )  # a quarter faster on a CPU
     average = Average(stage)
 
     def check() -> dict[str, float]:
         keep(average.model.state_dict(), out / "stage1.safetensors")
-        return {"validation_srcc": validation_srcc(average.model, photos, size, 300)}
+        return {"validation_srcc": validation_srcc(average.model, photos, preprocessing["size"], 300)}
 
     fit(stage, list(stage.parameters()), lambda batch: stage.losses(batch, noise=0.3, reconstruct=4), average,
         flipped_views(bank, plan, seed), plan, out / "stage1.jsonl", check)  # fmt: skip
@@ -243,8 +245,9 @@ def train_stage4(banks: dict[str, Bank], photos: Photos, config: dict[str, Any],
             return {"validation_srcc": validation_srcc(lambda x: kept.stage.model(x).raw, photos, size, 200)}
 
         seed = config["seed"] + 5 + number
-        fit(whole, whole.trained(), partial(whole.losses, as_scored=part["as_scored"], reconstruct=2), average,
-            flipped_views(banks[part["bank"]], part, seed), part, out / "stage4.jsonl", check)  # fmt: skip
+        losses = partial(whole.losses, as_scored=part["as_scored"], order=part["order"], reconstruct=2)
+        fit(whole, whole.trained(), losses, average, flipped_views(banks[part["bank"]], part, seed), part,
+            out / "stage4.jsonl", check)  # fmt: skip
         whole.load_state_dict(average.model.state_dict())
 
 

@@ -68,7 +68,7 @@ def fit_readout(model: GenzIQA, bank: Bank, features: torch.Tensor, unseen: torc
         for rows in bank.draws(clean=clean, pairs=pairs, seed=seed + epoch, steps=steps):
             batch = bank.batch(rows, clean, pairs, features[rows])
             guess = score(batch.inputs)
-            losses = score_losses(guess, batch) | {"opinion": F.mse_loss(guess, batch.opinion) / 400}
+            losses = score_losses(guess, batch) | {"opinion": F.mse_loss(guess[:clean], batch.opinion[:clean]) / 400}
             loss = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
