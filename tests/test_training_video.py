@@ -24,6 +24,7 @@ def recipe():
     folders = [str(ROOT / "training" / name) for name in ("video", "mini")]
     sys.path[:0] = folders
     try:
+        import encoders
         import faults
         import ladders
         import modulator
@@ -31,7 +32,7 @@ def recipe():
         import temporal
         import windows
 
-        modules = (faults, ladders, modulator, motion, temporal, windows)
+        modules = (encoders, faults, ladders, modulator, motion, temporal, windows)
         yield {module.__name__: module for module in modules}
     finally:
         for folder in folders:
@@ -115,13 +116,19 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").write_bytes(encode(list(moving(60, 144, 192)), rate=30))
     (tmp_path / "clips" / "slow.mp4").write_bytes(encode(list(moving(40, 144, 192)), rate=12))
-    cut = [one for path in sorted((tmp_path / "clips").iterdir()) for one in windows.real_windows(path, 3)]
+    rng = np.random.default_rng(0)
+    cut = [one for path in sorted((tmp_path / "clips").iterdir()) for one in windows.real_windows(path, 3, rng)]
     assert [(one.source, one.rate) for one in cut] == [
         ("a.mp4", 30.0)
     ]  # one whole window of 32; slow clips are left out
     assert cut[0].small.shape == (32, 72, 96, 3)
-    rng = np.random.default_rng(0)
-    cut += [windows.camera_move(photo(), f"photo {number}", rng) for number in range(4)]
+    cut += [window for number in range(4) for window in windows.camera_moves(photo(), f"photo {number}", rng)]
+    for window in cut:  # an encoder leaves the picture what it was, and less of it the more it saves
+        better, worse = window.coded
+        assert 1 > better.share > worse.share > 0.2
+        assert better.small.shape == window.small.shape
+        error = [np.abs(one.whole.astype(int) - window.whole[-1]).mean() for one in window.coded]
+        assert error[0] < error[1] < 25
     temporal.write_windows(cut, tmp_path, 64)
     name = f"local-dir:{small_scorer}"
     temporal.train_motion(config, tmp_path)
@@ -137,6 +144,18 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     assert all(np.isfinite(result.gamma))
     assert "frames_only" not in {note.code for note in result.notes}
     assert set(result.gamma) != {1.0}
+
+
+def test_coding_share_falls_with_likeness(recipe) -> None:
+    encoders = recipe["encoders"]
+    frame = moving(1)[0]
+    noise = np.random.default_rng(0).normal(0, 1, frame.shape)
+    likeness = [encoders.ssim(frame, np.clip(frame + sigma * noise, 0, 255).astype(np.uint8)) for sigma in (0, 5, 20)]
+    assert likeness[0] == pytest.approx(1, abs=1e-3)
+    assert likeness == sorted(likeness, reverse=True)
+    shares = [encoders.coding_share(one) for one in (1.0, *likeness[1:])]
+    assert shares[0] == 1
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_ladders_start_with_the_intact_video(recipe) -> None:

@@ -8,15 +8,12 @@ Beside the score stands what the frames alone would give, so that the worth of t
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -24,6 +21,7 @@ import genzqa
 
 sys.path.append(str(Path(__file__).parents[1] / "mini"))
 
+from encoders import CODECS, NEARLY_LOSSLESS, encoded
 from faults import FAULTS, RATE, Frames
 
 from genzqa.media.video import open_video
@@ -33,13 +31,6 @@ from genzqa.scoring.calibration import calibrate
 SECONDS = 2.6
 WIDEST = 480  # pixels; larger clips are reduced
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-CODECS: dict[str, tuple[str, dict[str, str], tuple[int, ...]]] = {
-    "h264": ("libx264", {"preset": "veryfast"}, (20, 27, 34, 41, 48)),
-    "hevc": ("libx265", {"preset": "ultrafast", "x265-params": "log-level=error"}, (20, 27, 34, 41, 48)),
-    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "b": "0"}, (20, 31, 42, 53, 63)),
-    "av1": ("libsvtav1", {"preset": "12"}, (20, 31, 42, 53, 63)),
-}
-NEARLY_LOSSLESS = ("libx264", {"preset": "veryfast"}, 12)
 
 
 def clip_frames(path: Path) -> Frames:
@@ -68,17 +59,6 @@ def panned(path: Path, number: int) -> Frames:
     places = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, int(SECONDS * RATE))[:, None]
     return np.stack([np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + width, y + height)))
                      for x, y in places])  # fmt: skip
-
-
-def encoded(frames: Frames, codec: str, options: dict[str, str], crf: int) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream(codec, rate=Fraction(int(RATE)), options={**options, "crf": str(crf)})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def ladders(frames: Frames) -> Iterator[tuple[str, list[bytes]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from faults import FAULTS, Frames, frame_rate_share, motion_of, temporal_noise
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 from genzqa.model.slowfast import DEVIATION, MEAN, SlowFast
 
@@ -103,3 +105,17 @@ def batches(small: npt.NDArray[np.uint8], rate: npt.NDArray[np.float64], chosen:
         clips, shares, kinds = ([value for triple in triples for value in triple[column]] for column in range(3))
         stacked = torch.stack([to_clip(clip) for clip in clips]).contiguous(memory_format=torch.channels_last_3d)
         yield stacked, torch.tensor(shares, dtype=torch.float32), torch.tensor(kinds)
+
+
+class Batches(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """What `batches` yields, made in a process of its own while the network learns from the batch before."""
+
+    def __init__(self, *data: npt.NDArray[Any], **plan: int) -> None:
+        self.data, self.plan = data, plan
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        return batches(*self.data, **self.plan)
+
+
+def ahead(*data: npt.NDArray[Any], **plan: int) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    return DataLoader(Batches(*data, **plan), batch_size=None, num_workers=1, prefetch_factor=4)

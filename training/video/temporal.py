@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import tomllib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,10 @@ from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's recipe: photos, averaging, the manifest
 
-from faults import FAULTS, SHOWS_IN_FRAMES
+from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
 from modulator import Samples, train_modulator
-from motion import MotionStage, batches, faulty, to_clip
-from windows import Window, camera_move, real_windows
+from motion import MotionStage, ahead, batches, faulty, to_clip
+from windows import Window, camera_moves, real_windows
 
 from export import HALF, write_manifest
 from genzqa.media.preprocess import resize_square, to_network
@@ -41,24 +45,37 @@ FORMS = ("published", "ordered")
 
 
 def make_windows(arguments: argparse.Namespace, config: dict[str, Any], size: int) -> None:
-    """``small.npy``, ``whole.npy`` (two frames as the image model sees them) and ``windows.npz``."""
+    """``small.npy``, ``whole.npy`` (two frames as the image model sees them), ``coded-*.npy`` and ``windows.npz``."""
     plan, rng = config["windows"], np.random.default_rng(config["seed"])
     files = sorted(path for folder in arguments.clips for path in folder.rglob("*.mp4"))
-    windows = [window for path in files for window in real_windows(path, plan["per_clip"])]
     photos = open_biq2021(arguments.biq2021, arguments.cache, 500, config["seed"])
     moving = rng.choice(photos.indices("train"), plan["camera_moves"], replace=False)
-    windows += [camera_move(photos.pixels[i], str(photos.name[i]), rng) for i in moving]
     pristine = np.load(arguments.cache / "pristine.npy", mmap_mode="r")
-    moving = rng.choice(len(pristine), min(len(pristine), plan["pristine_moves"]), replace=False)
-    windows += [camera_move(pristine[i], f"pristine {i // 12}", rng) for i in moving]
-    write_windows(windows, arguments.out, size)
+    names = json.loads((arguments.cache / "pristine.json").read_text())
+    still = rng.choice(len(pristine), min(len(pristine), plan["pristine_moves"]), replace=False)
+    tasks = [(real_windows, (path, plan["per_clip"])) for path in files]
+    tasks += [(camera_moves, (photos.pixels[i], str(photos.name[i]))) for i in moving]
+    tasks += [(camera_moves, (pristine[i], names[i].rsplit(" ", 1)[0])) for i in still]
+    seeds = np.random.SeedSequence(config["seed"]).spawn(len(tasks))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+        made = [pool.submit(_cut, cut, given, seed) for (cut, given), seed in zip(tasks, seeds, strict=True)]
+        write_windows([window for one in made for window in one.result()], arguments.out, size)
+
+
+def _cut(cut: Callable[..., Iterable[Window]], given: tuple[Any, ...], seed: np.random.SeedSequence) -> list[Window]:
+    return list(cut(*given, np.random.default_rng(seed)))
 
 
 def write_windows(windows: list[Window], out: Path, size: int) -> None:
+    def whole(frame: Frames) -> npt.NDArray[np.uint8]:
+        return np.rint(255 * resize_square(frame, size)).astype(np.uint8)
+
     np.save(out / "small.npy", np.stack([window.small for window in windows]))
-    whole = [[np.rint(255 * resize_square(frame, size)) for frame in one.whole] for one in windows]
-    np.save(out / "whole.npy", np.array(whole, np.uint8))
-    np.savez(out / "windows.npz", rate=[one.rate for one in windows], source=[one.source for one in windows])
+    np.save(out / "whole.npy", np.stack([[whole(frame) for frame in window.whole] for window in windows]))
+    np.save(out / "coded-small.npy", np.stack([[one.small for one in window.coded] for window in windows]))
+    np.save(out / "coded-whole.npy", np.stack([[whole(one.whole) for one in window.coded] for window in windows]))
+    np.savez(out / "windows.npz", rate=[one.rate for one in windows], source=[one.source for one in windows],
+             coded_share=[[one.share for one in window.coded] for window in windows])  # fmt: skip
 
 
 def split(source: npt.NDArray[np.str_], share: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -84,7 +101,7 @@ def train_motion(config: dict[str, Any], out: Path) -> None:
     optimizer = torch.optim.AdamW(stage.parameters(), lr=plan["rate"], weight_decay=0.02)
     unseen = list(batches(small, table["rate"], held, windows=8, steps=10, seed=0))
     started = time.time()
-    drawn = batches(small, table["rate"], chosen, windows=plan["windows"], steps=plan["steps"], seed=seed)
+    drawn = ahead(small, table["rate"], chosen, windows=plan["windows"], steps=plan["steps"], seed=seed)
     for step, (clips, share, kind) in enumerate(drawn, 1):
         optimizer.param_groups[0]["lr"] = learning_rate(step - 1, plan["steps"], plan["rate"])
         stage.train()
@@ -131,29 +148,37 @@ def read_windows(config: dict[str, Any], out: Path, model_name: str) -> None:
     image, network = load_scorer(model_name).model, trained_network(config, out)
     reader = GenzVQA(image, VideoConfig(timesteps=config["scorer"]["timesteps"]),
                      slow_features=network.config.slow_features, fast_features=network.config.fast_features)  # fmt: skip
-    small, whole = (np.load(out / f"{name}.npy", mmap_mode="r") for name in ("small", "whole"))
-    rates, rng = np.load(out / "windows.npz")["rate"], np.random.default_rng(config["seed"] + 2)
+    small, whole, coded_small, coded_whole = (
+        np.load(out / f"{name}.npy", mmap_mode="r") for name in ("small", "whole", "coded-small", "coded-whole")
+    )
+    table, rng = np.load(out / "windows.npz"), np.random.default_rng(config["seed"] + 2)
     rows: dict[str, list[Any]] = {name: [] for name in ("raw", "slow", "fast", "share")}
     queries: list[list[torch.Tensor]] = []
     for number in range(len(small)):
+        rate = float(table["rate"][number])
         plain = _readings(reader, whole[number])
-        seen = [[plain], [], [], []]
-        clips = []
+        seen, shares, clips = [plain], [], []
         for variant in range(config["modulator"]["variants"]):
             name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
             strength = float(rng.random())
-            clip, share = faulty(small[number], float(rates[number]), name, strength, rng)
+            clip, share = faulty(small[number], rate, name, strength, rng)
             clips.append(to_clip(clip))
-            seen[3].append(share)
+            shares.append(share)
             if variant:
-                altered = FAULTS[name](whole[number], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
-                seen[0].append(plain if altered is None else _readings(reader, altered))
+                altered = FAULTS[name](whole[number, 1:], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
+                seen.append(plain if altered is None else _readings(reader, altered))
+        for clip, frame, left in zip(
+            coded_small[number], coded_whole[number], table["coded_share"][number], strict=True
+        ):
+            clips.append(to_clip(clip))
+            shares.append(float(left) * frame_rate_share(rate, motion_of(small[number])))
+            seen.append(_readings(reader, frame[None]))
         slow, fast = network(torch.stack(clips))
-        rows["raw"].append(torch.stack([raw for raw, _ in seen[0]]))
+        rows["raw"].append(torch.stack([raw for raw, _ in seen]))
         rows["slow"].append(slow)
         rows["fast"].append(fast)
-        rows["share"].append(torch.tensor(seen[3], dtype=torch.float32))
-        queries.append([torch.stack(layer) for layer in zip(*(found for _, found in seen[0]), strict=True)])
+        rows["share"].append(torch.tensor(shares, dtype=torch.float32))
+        queries.append([torch.stack(layer) for layer in zip(*(found for _, found in seen), strict=True)])
     tensors = {name: torch.stack(column) for name, column in rows.items()}
     tensors |= {f"query.{p}": torch.stack(layer) for p, layer in enumerate(zip(*queries, strict=True))}
     save_file({name: value.contiguous() for name, value in tensors.items()}, out / "samples.safetensors")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from encoders import CODECS, coding_share, drawn_crf, encoded, ssim
 from faults import RATE, Frames, motion_of
 from PIL import Image
 
@@ -21,38 +23,78 @@ from genzqa.media.video import open_video
 LENGTH = 32  # frames; a clip of the motion network
 SIDES = (72, 96)  # rows and columns of the small frames
 MOMENTS = (4, 20)  # which frames are kept whole
+WIDEST = 480  # columns of the frames that are encoded and kept whole
+LARGER = 4  # times the small frames: a camera move as it is encoded
+AS_SCORED: dict[str, Any] = {"clip_frames": LENGTH, "clip_side": SIDES[0], "clip_rate": RATE}
 SLOWEST = 23.0  # frames per second; slower clips are faulty already
 
 
 @dataclass(frozen=True)
-class Window:
-    """small ``(LENGTH, 72, 96, 3)``, whole frames ``(2, h, w, 3)``, frames per second of the source, and where it is from."""
+class Coded:
+    """A window as a real encoder left it: small frames, the last of the whole ones, and the share of the quality left."""
 
     small: Frames
-    whole: tuple[Frames, ...]
+    whole: Frames
+    share: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """small ``(LENGTH, 72, 96, 3)``, whole frames ``(2, h, w, 3)``, frames per second of the source, where it is from, and
+    the same through an encoder, at a higher and at a lower quality."""
+
+    small: Frames
+    whole: Frames
     rate: float
     source: str
+    coded: tuple[Coded, Coded]
 
 
-def real_windows(path: Path, most: int) -> Iterator[Window]:
+def real_windows(path: Path, most: int, rng: np.random.Generator) -> Iterator[Window]:
     """Windows of a clip, one after another; none of a clip that is slow or cannot be read."""
     try:
         with open_video(path) as video:
             rate = video.facts.frame_rate or RATE
-            starts = np.arange(0, video.facts.duration - LENGTH / RATE, LENGTH / RATE)[:most]
-            if rate < SLOWEST or not len(starts):
+            starts = np.arange(0, video.facts.duration - LENGTH / RATE, LENGTH / RATE)[:most].tolist()
+            if rate < SLOWEST or not starts:
                 return
-            times = sorted({float(start + moment / RATE) for start in starts for moment in (0, *MOMENTS)})
-            moments = {round(one.time, 3): one for one in video.moments(times, clip_frames=LENGTH, clip_side=SIDES[0],
-                                                                        clip_rate=RATE)}  # fmt: skip
+            clips = [one.clip for one in video.moments(starts, **AS_SCORED)]
+        with open_video(path) as video:
+            times = [start + number / RATE for start in starts for number in range(LENGTH)]
+            frames = [_reduced(_eight_bit(one.pixels)) for one in video.moments(times)]
     except InputError:
         return
-    found = sorted(moments.values(), key=lambda one: one.time)
-    for start in starts:
-        near = [min(found, key=lambda one, at=start + moment / RATE: abs(one.time - at)) for moment in (0, *MOMENTS)]
-        clip = near[0].clip
+    if len(clips) < len(starts) or len(frames) < len(times):  # moments that share a frame
+        return
+    for number, clip in enumerate(clips):
         if clip is not None and motion_of(clip) > 0.01:
-            yield Window(_middle(clip), tuple(_eight_bit(one.pixels) for one in near[1:]), rate, path.name)
+            shown = np.stack(frames[number * LENGTH : (number + 1) * LENGTH])
+            yield Window(_middle(clip), shown[list(MOMENTS)], rate, path.name, _coded(shown, rng))
+
+
+def _coded(frames: Frames, rng: np.random.Generator) -> tuple[Coded, Coded]:
+    name = str(rng.choice(list(CODECS)))
+    mild = float(rng.uniform(0, 0.7))
+    return _through(frames, name, mild), _through(frames, name, float(rng.uniform(mild + 0.2, 1)))
+
+
+def _through(frames: Frames, name: str, strength: float) -> Coded:
+    """What scoring sees of these frames once they have been through an encoder."""
+    codec, options, _ = CODECS[name]
+    with open_video(encoded(frames, codec, options, drawn_crf(name, strength))) as video:
+        first, *shown = video.moments([moment / RATE for moment in (0, *MOMENTS)], **AS_SCORED)
+    whole = [_eight_bit(one.pixels) for one in shown]
+    likeness = [ssim(frames[moment], one) for moment, one in zip(MOMENTS, whole, strict=True)]
+    assert first.clip is not None
+    return Coded(_middle(first.clip), whole[-1], coding_share(float(np.mean(likeness))))
+
+
+def _reduced(frame: Frames) -> Frames:
+    """At most `WIDEST` columns, even sides."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, WIDEST / width)
+    size = (int(width * scale) // 2 * 2, int(height * scale) // 2 * 2)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def _eight_bit(pixels: npt.NDArray[np.generic]) -> Frames:
@@ -70,7 +112,7 @@ def _middle(clip: Frames) -> Frames:
     return np.ascontiguousarray(clip[:, top : top + rows, left : left + columns])
 
 
-def camera_move(photo: Frames, name: str, rng: np.random.Generator) -> Window:
+def camera_moves(photo: Frames, name: str, rng: np.random.Generator) -> Iterator[Window]:
     """A camera that pans, zooms and turns over a photo, smoothly, past a few things that move by themselves."""
     height, width = photo.shape[:2]
     image = Image.fromarray(photo)
@@ -82,25 +124,22 @@ def camera_move(photo: Frames, name: str, rng: np.random.Generator) -> Window:
     way = (ease - ease[LENGTH // 2])[:, None] * speed[None]
     room = np.array([width - span * SIDES[1] * 1.15, height - span * SIDES[0] * 1.15]).clip(1) / 2
     way = np.tanh(way * span / room) * room + np.array([width, height]) / 2
-    small = np.stack([_look(image, way[n], span * zoom[n], turn[n]) for n in range(LENGTH)])
+    small = np.stack([_look(image, way[n], span * zoom[n], turn[n], 1) for n in range(LENGTH)])
     small = _with_things(small, photo, rng) if rng.random() < 0.5 else small
-    half = np.array([SIDES[1], SIDES[0]]) * span / 2
-    whole = []
-    for moment in MOMENTS:
-        box = np.concatenate([way[moment] - half * zoom[moment], way[moment] + half * zoom[moment]])
-        left, top, right, bottom = box.clip(0, [width, height, width, height]).round().astype(int)
-        whole.append(np.ascontiguousarray(photo[top:bottom, left:right]))
-    return Window(small, tuple(whole), RATE, name)
+    large = np.stack([_look(image, way[n], span * zoom[n], turn[n], LARGER) for n in range(LENGTH)])
+    yield Window(small, large[list(MOMENTS)], RATE, name, _coded(large, rng))
 
 
-def _look(image: Image.Image, centre: npt.NDArray[np.float64], span: float, turn: float) -> Frames:
-    """What the camera sees: twice too large and then reduced, so that edges are as smooth as a lens makes them."""
-    rows, columns = 2 * SIDES[0], 2 * SIDES[1]
-    cos, sin = np.cos(turn) * span / 2, np.sin(turn) * span / 2
+def _look(image: Image.Image, centre: npt.NDArray[np.float64], span: float, turn: float, larger: int) -> Frames:
+    """What the camera sees, ``larger`` times the small frames: twice too large and then reduced, so that edges are as smooth
+    as a lens makes them."""
+    size = (larger * SIDES[1], larger * SIDES[0])
+    rows, columns = 2 * size[1], 2 * size[0]
+    cos, sin = np.cos(turn) * span / larger / 2, np.sin(turn) * span / larger / 2
     across = (cos, -sin, centre[0] - cos * columns / 2 + sin * rows / 2)
     down = (sin, cos, centre[1] - sin * columns / 2 - cos * rows / 2)
     seen = image.transform((columns, rows), Image.Transform.AFFINE, (*across, *down), Image.Resampling.BILINEAR)
-    return np.asarray(seen.resize((SIDES[1], SIDES[0]), Image.Resampling.BOX))
+    return np.asarray(seen.resize(size, Image.Resampling.BOX))
 
 
 def _with_things(small: Frames, photo: Frames, rng: np.random.Generator) -> Frames:
