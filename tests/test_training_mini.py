@@ -93,7 +93,9 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     config["stage1"] |= small
     config["stage2"] = [part | small for part in config["stage2"]]
     config["stage3"] |= {"clean": 3, "pairs": 1, "epochs": 1}
-    config["stage4"] = [part | small for part in config["stage4"]]
+    config["stage4"] = [
+        {name: value for name, value in part.items() if name != "kinds"} | small for part in config["stage4"]
+    ]
     config["scorer"]["preprocessing"]["size"] = 64
     photos = recipe["photos"].open_biq2021(database, tmp_path, 8, config["seed"])
     assert [len(photos.indices(split)) for split in ("train", "validation", "test")] == [12, 8, 4]
@@ -162,6 +164,11 @@ def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, t
     middling = float(bank.strength[1:12:3].median())
     mild = {int(row) for rows in bank.draws(clean=3, pairs=2, seed=0, steps=5, mildest=middling) for row in rows[:2]}
     assert mild == {3 * n for n in range(4) if bank.strength[3 * n + 1] <= middling}
+    name = recipe["photos"].KINDS[int(bank.kind[1]) - 1]
+    only = {int(row) for rows in bank.draws(clean=3, pairs=2, seed=0, steps=5, kinds=[name]) for row in rows[:2]}
+    assert only == {3 * n for n in range(4) if bank.kind[3 * n + 1] == bank.kind[1]}
+    with pytest.raises(ValueError, match="no photo"):
+        next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=0.0, kinds=[name]))
     with pytest.raises(ValueError, match="no photo"):
         next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=-1))
     again = recipe["bank"].build_bank(sources, seed=9, **settings)

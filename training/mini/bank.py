@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from photos import Batch, Photos, Views, make_group
+from photos import KINDS, Batch, Photos, Views, make_group
 from teacher import Features, TeacherHead
 
 SHARD = 256
@@ -45,16 +45,22 @@ class Bank:
             return replace(self, known=known, opinion=head.opinion(known))
 
     def draws(
-        self, *, clean: int, pairs: int, seed: int, steps: int, mildest: float = 1.0
+        self, *, clean: int, pairs: int, seed: int, steps: int, mildest: float = 1.0, kinds: Sequence[str] = ()
     ) -> Iterator[npt.NDArray[np.int64]]:
         """Rows of ``steps`` batches in `Batch`'s order: photos of triples, single views, copies of the triples.
 
-        Only triples whose first copy is of at most the strength ``mildest`` are drawn.
+        Only triples whose first copy is of at most the strength ``mildest`` are drawn; with ``kinds``, only of these,
+        each as often as it is named.
         """
         rng = np.random.default_rng(seed)
-        triples = 3 * np.flatnonzero(self.strength[1 : 3 * self.groups : 3].numpy() <= mildest)
-        if not len(triples) and pairs:
-            raise ValueError(f"no photo with a copy of strength {mildest} or less")
+        first, kind = self.strength[1 : 3 * self.groups : 3].numpy(), self.kind[1 : 3 * self.groups : 3].numpy()
+        pools = [np.flatnonzero((first <= mildest) & (kind == 1 + KINDS.index(name))) for name in kinds]
+        if not kinds:
+            pools = [np.flatnonzero(first <= mildest)]
+        most = max(map(len, pools), default=0)
+        if pairs and not all(map(len, pools)):
+            raise ValueError(f"no photo with a copy of strength {mildest} or less of every kind asked for")
+        triples = 3 * np.concatenate([np.resize(rng.permutation(pool), most) for pool in pools])
         singles = np.arange(3 * self.groups, len(self.target))
         queues = [np.empty(0, np.int64), np.empty(0, np.int64)]
         for _ in range(steps):

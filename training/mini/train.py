@@ -118,7 +118,8 @@ def flipped_views(bank: Bank, part: dict[str, Any], seed: int) -> Iterator[Batch
     """Batches of pixels, every other view mirrored."""
     rng = np.random.default_rng(seed)
     clean, pairs = part["clean"], part["pairs"]
-    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"], mildest=part["mildest"]):
+    drawn = {name: part[name] for name in ("mildest", "kinds") if name in part}
+    for rows in bank.draws(clean=clean, pairs=pairs, seed=seed, steps=part["steps"], **drawn):
         views = bank.views(rows)
         mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
         views[mirrored] = views[mirrored].flip(3)
