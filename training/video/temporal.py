@@ -42,6 +42,7 @@ from photos import open_biq2021
 from train import Average, keep, learning_rate
 
 FORMS = ("published", "ordered")
+TEMPORAL = "temporal part: "  # before its entries in the list of training data
 
 
 def make_windows(arguments: argparse.Namespace, config: dict[str, Any], size: int) -> None:
@@ -224,7 +225,9 @@ def write_adapter(config: dict[str, Any], out: Path, embedded: Path, form: str) 
         weights |= {
             f"{part}.{name}": value.to(HALF) if value.is_floating_point() else value for name, value in state.items()
         }
-    save_adapter(adapter, weights, loaded.config.model_copy(update={"video": video}))
+    image_data = [entry for entry in loaded.config.training_data if not entry.startswith(TEMPORAL)]
+    data = [*image_data, *(f"{TEMPORAL}{entry}" for entry in config["data"])]
+    save_adapter(adapter, weights, loaded.config.model_copy(update={"video": video, "training_data": data}))
     write_manifest(embedded)
 
 
