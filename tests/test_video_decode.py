@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -276,3 +277,24 @@ def test_the_file_is_closed(tmp_path):
     video = open_video(path)
     video.close()
     assert video._media.file.closed
+
+
+@pytest.mark.parametrize(
+    ("container", "rate"), [("matroska", "30"), ("matroska", "30000/1001"), ("mp4", "30000/1001"), ("avi", "30")]
+)
+def test_a_clip_at_the_rate_of_the_video_shows_every_frame_once(container: str, rate: str) -> None:
+    """Matroska rounds timestamps to milliseconds, and 29.97 frames a second are a little late for 30."""
+    data = encode(grey_frames(40), container=container, rate=Fraction(rate))
+    with open_video(data) as video:
+        moments = list(video.moments([0.1, 0.2], clip_frames=16, clip_side=48, clip_rate=30.0))
+    for moment, first in zip(moments, (3, 6), strict=True):
+        assert moment.clip is not None
+        numbers = [frame_number(frame) for frame in moment.clip]
+        assert numbers[0] in (first - 1, first)  # at 29.97 frames a second the frame before is still there
+        assert np.diff(numbers).tolist() == [1] * 15
+
+
+def test_a_moment_finds_the_frame_that_was_written_for_it() -> None:
+    with open_video(encode(grey_frames(40), container="matroska", rate=30)) as video:
+        shown = [frame_number(moment.pixels) for moment in video.moments([number / 30 for number in range(40)])]
+    assert shown == list(range(40))

@@ -61,7 +61,7 @@ def encode(
     container: str = "mp4",
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
-    rate: int = 25,
+    rate: int | Fraction = 25,
     times_ms: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,

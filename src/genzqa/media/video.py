@@ -111,11 +111,12 @@ class _Window:
     """A moment of which the clip is not yet complete.
 
     With a ``rate`` the clip shows what a screen of that rate shows: a frame as often as it is there to be seen, however many
-    frames per second the video has.
+    frames per second the video has. The screen looks ``late`` seconds after each tick, so that a timestamp which the container
+    rounded up, or 29.97 frames per second beside 30, does not show one frame twice and skip the next.
     """
 
-    def __init__(self, shown: TimedFrame, rate: float | None) -> None:
-        self.shown, self.rate = shown, rate
+    def __init__(self, shown: TimedFrame, rate: float | None, late: float) -> None:
+        self.shown, self.rate, self.late = shown, rate, late
         self.small: list[Small] = []
         self.times: list[float] = []
 
@@ -125,7 +126,7 @@ class _Window:
             self.small.append(small)
             self.times.append(time)
             return
-        while len(self.small) < most and self.shown.time + len(self.small) / self.rate < end - EPSILON:
+        while len(self.small) < most and self.shown.time + len(self.small) / self.rate + self.late < end - EPSILON:
             self.small.append(small)
             self.times.append(time)
 
@@ -153,6 +154,10 @@ class VideoReader:
             lost = f"The first {self._first.time:.2f} seconds cannot be decoded: no whole picture comes before."
             self._note("begins_late", lost)
         self._fresh = True
+        # Containers round timestamps to the nearest tick of their time base. Where that is a whole frame, as in AVI, nothing is
+        # rounded.
+        base = float(media.stream.time_base or 0)
+        self._rounding = max(base / 2 if base < self._reader.step / 4 else 0.0, 2 * EPSILON) - EPSILON
         frame = self._first.frame
         self._coded = frame.width, frame.height
         self._colour = colour_of(frame)
@@ -197,7 +202,8 @@ class VideoReader:
                 clip_rate: float | None = None) -> Iterator[Moment]:  # fmt: skip
         """The frames shown at some times, in order; may be called again, which reads the file again.
 
-        The frame shown at a time is the last whose timestamp is not later; the first, if none is. Times that a
+        The frame shown at a time is the last whose timestamp is not later by more than the container rounds timestamps; the
+        first, if none is. Times that a
         truncated file does not reach are left out, and a note says so.
 
         Args:
@@ -236,6 +242,7 @@ class VideoReader:
             clock.start()
             small_size = self._clip_size(clip_side) if clip_frames else (0, 0)
             self._drop_beyond(self._length.readable, wanted)
+            late = min(self._reader.step, 1 / clip_rate) / 4 if clip_rate else 0.0
             windows: deque[_Window] = deque()
             shown = self._begin()
             while shown is not None and (wanted or windows):
@@ -246,8 +253,8 @@ class VideoReader:
                 following = self._reader.next()
                 if following is None:
                     self._drop_beyond(max(shown.end, shown.time + self._length.step), wanted)
-                while wanted and (following is None or wanted[0] < following.time - EPSILON):
-                    windows.append(_Window(shown, clip_rate))
+                while wanted and (following is None or wanted[0] < following.time - self._rounding):
+                    windows.append(_Window(shown, clip_rate, late))
                     wanted.popleft()
                 if windows and clip_frames:
                     small = self._paint(self._painters[1], shown, small_size, deep=False)

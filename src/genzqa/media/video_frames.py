@@ -51,7 +51,7 @@ class FrameReader:
         self.media, self.tally = media, tally
         stream = media.stream
         rate = stream.average_rate or stream.guessed_rate
-        self._step = 1 / float(rate) if rate else 0.04
+        self.step = 1 / float(rate) if rate else 0.04
         # AVI has no timestamps, only a frame rate; with B-frames, FFmpeg's guesses from the packet order are wrong.
         self._counted = media.demuxer == "avi" and bool(stream.codec_context.has_b_frames)
         self.can_seek = not self._counted and not joined
@@ -97,15 +97,15 @@ class FrameReader:
                 yield frame
 
     def _timed(self, frame: Any) -> TimedFrame:
-        step = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._step
+        step = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self.step
         if self._counted or frame.pts is None or frame.time_base is None:
-            time = 0.0 if self._last is None else self._last + self._step
+            time = 0.0 if self._last is None else self._last + self.step
             self.can_seek = False  # a count means nothing after a jump
         else:
             time = float(frame.pts * frame.time_base) - self._start
             time = self._joints.place(time, 0.0 if self._last is None else self._last + step, time)
             if self._last is not None and time <= self._last:
-                time = self._last + self._step
+                time = self._last + self.step
                 self.repaired, self.can_seek = True, False
         self._last = time
         return TimedFrame(time, time + step, frame)
