@@ -111,7 +111,8 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     temporal, windows = recipe["temporal"], recipe["windows"]
     config = tomllib.loads((ROOT / "training" / "video" / "video.toml").read_text())
     config["network"] |= {"width": 8, "ratio": 2}
-    config["motion"] |= {"steps": 2, "windows": 2, "check_every": 1}
+    for part in config["motion"]:
+        part |= {"steps": 2, "windows": 2, "check_every": 1}
     config["modulator"] |= {"variants": 3, "steps": 4, "batch": 4, "check_every": 2}
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").write_bytes(encode(list(moving(60, 144, 192)), rate=30))

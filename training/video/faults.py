@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 RATE = 30.0
+FREEZE_EVERY = 32  # frames
 Frames = npt.NDArray[np.uint8]
 Fault = Callable[[Frames, float, np.random.Generator], tuple[Frames, float]]
 
@@ -75,10 +76,9 @@ def repeats(frames: Frames, strength: float, rng: np.random.Generator) -> tuple[
 def freeze(frames: Frames, strength: float, rng: np.random.Generator) -> tuple[Frames, float]:
     """In every second or so the picture stands still for 0.1 to 0.95 s, and then jumps on."""
     seconds = 0.1 + 0.85 * strength
-    length, shown = round(seconds * RATE), np.arange(len(frames))
-    for second in range(0, len(frames), 32):
-        first = second + int(rng.integers(0, max(1, 32 - length + 1)))
-        shown[first : first + length] = shown[min(first, len(shown) - 1)]
+    length, moments = round(seconds * RATE), np.arange(len(frames))
+    into = (moments - int(rng.integers(0, FREEZE_EVERY))) % FREEZE_EVERY
+    shown = np.where(into < length, moments - into, moments)
     still = 1 - motion_of(frames)  # who sees that nothing moves where nothing moved before?
     return _hold(frames, shown), freeze_share(seconds) ** (1 - 0.5 * still)
 

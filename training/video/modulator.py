@@ -45,15 +45,18 @@ def modulated(modulator: TemporalQualityModulator, queries: Sequence[torch.Tenso
 
 
 def draw(
-    samples: Samples, rows: npt.NDArray[np.int64], clips: int, rng: np.random.Generator
+    samples: Samples, rows: npt.NDArray[np.int64], clips: int, rng: np.random.Generator, intact: float = 0.0
 ) -> tuple[torch.Tensor, ...]:
-    """Videos of ``clips`` clips from the windows ``rows``: all of one variant, or of two that take turns by chance.
+    """Videos of ``clips`` clips from the windows ``rows``: all of one variant, or of two that take turns by chance; a share
+    ``intact`` of them is as filmed from end to end.
 
     Returns raw, target (both MOS units), slow, fast, and the queries behind them.
     """
     variants = samples.share.shape[1]
     one, other = (rng.integers(0, variants, len(rows)) for _ in range(2))
     mixed = rng.random((len(rows), clips)) < rng.choice([0, 0, 0.25, 0.5], len(rows))[:, None]
+    left_alone = rng.random(len(rows)) < intact
+    one, other = np.where(left_alone, 0, one), np.where(left_alone, 0, other)
     chosen = torch.from_numpy(np.where(mixed, other[:, None], one[:, None]))
     row = torch.from_numpy(rows)[:, None]
     target = samples.raw[row[:, 0], 0] * samples.share[row, chosen].mean(1)
@@ -70,7 +73,7 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
     history = [figures(modulator, samples, held, int(plan["clips"]))]
     for step in range(int(plan["steps"])):
         raw, target, slow, fast, *queries = draw(
-            samples, rng.choice(chosen, int(plan["batch"])), int(plan["clips"]), rng
+            samples, rng.choice(chosen, int(plan["batch"])), int(plan["clips"]), rng, plan["intact"]
         )
         modulator.train()
         loss = ((raw * modulated(modulator, queries, slow, fast) - target) ** 2).mean() / 100
@@ -82,7 +85,23 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
         if (step + 1) % int(plan["check_every"]) == 0:
             history.append({"step": step + 1, **figures(modulator, samples, held, int(plan["clips"]))})
     modulator.eval()
+    level(modulator, samples, chosen)
+    history.append({"step": int(plan["steps"]), "levelled": 1, **figures(modulator, samples, held, int(plan["clips"]))})
     return history
+
+
+@torch.no_grad()
+def level(modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64]) -> None:
+    """Scale gamma so that windows as filmed keep, on average, the share they ought to: trained on squared error it stays near
+    the mean of all windows, most of which are faulty, and a sound video would lose what it never lacked. Changes no order."""
+    index = torch.from_numpy(rows)
+    queries = [layer[index, 0] for layer in samples.queries]
+    gamma = modulated(modulator, queries, samples.slow[index, :1], samples.fast[index, :1])
+    factor = samples.share[index, 0].mean() / gamma.mean()
+    for layer in modulator.linear.values():
+        assert isinstance(layer, torch.nn.Linear)
+        layer.weight.mul_(factor)
+        layer.bias.mul_(factor)
 
 
 @torch.no_grad()

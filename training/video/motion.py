@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from genzqa.model.slowfast import DEVIATION, MEAN, SlowFast
 
-KINDS = ("none", *FAULTS)
+CODING = "coding"
+KINDS = ("none", *FAULTS, CODING)
 
 
 class MotionStage(nn.Module):
@@ -84,38 +87,80 @@ def faulty(frames: Frames, rate: float, name: str, strength: float, rng: np.rand
     return as_received(shown, rng), share * left
 
 
-def draw_triple(frames: Frames, rate: float, rng: np.random.Generator) -> tuple[list[Frames], list[float], list[int]]:
-    """A window as it is, and with one fault at two strengths; clips, shares and kinds."""
-    frames = as_filmed(frames, rng)
-    name = str(rng.choice(list(FAULTS)))
+@dataclass(frozen=True)
+class Windows:
+    """N windows small ``(N, n, h, w, 3) uint8``, the same twice through an encoder ``(N, 2, n, h, w, 3)``, the share of the
+    quality that each encoding leaves ``(N, 2)``, and the frames per second of the source ``(N,)``."""
+
+    small: npt.NDArray[np.uint8]
+    coded: npt.NDArray[np.uint8]
+    coded_share: npt.NDArray[np.float64]
+    rate: npt.NDArray[np.float64]
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process maps the pixels itself
+        return _reopen, (str(self.small.filename), str(self.coded.filename), self.coded_share, self.rate)  # type: ignore[attr-defined]
+
+
+def _reopen(small: str, coded: str, *columns: npt.NDArray[np.float64]) -> Windows:
+    return Windows(np.load(small, mmap_mode="r"), np.load(coded, mmap_mode="r"), *columns)
+
+
+def open_windows(out: Path) -> Windows:
+    table = np.load(out / "windows.npz")
+    return Windows(np.load(out / "small.npy", mmap_mode="r"), np.load(out / "coded-small.npy", mmap_mode="r"),
+                   table["coded_share"], table["rate"])  # fmt: skip
+
+
+def draw_triple(windows: Windows, row: int, rng: np.random.Generator) -> tuple[list[Frames], list[float], list[int]]:
+    """A window as it is, and with one fault at two strengths or through one encoder; clips, shares and kinds."""
+    rate, name = float(windows.rate[row]), str(rng.choice(KINDS[1:]))
+    number = KINDS.index(name)
+    if name == CODING:
+        look = int(rng.integers(2**31))  # the three are filmed alike
+        clips = [as_filmed(one, np.random.default_rng(look)) for one in (windows.small[row], *windows.coded[row])]
+        intact = frame_rate_share(rate, motion_of(clips[0]))
+        shares = [intact, *(float(left) * intact for left in windows.coded_share[row])]
+        return [as_received(clip, rng) for clip in clips], shares, [0, number, number]
+    frames = as_filmed(windows.small[row], rng)
     mild = float(rng.uniform(0, 0.7))
     seed = int(rng.integers(2**31))  # the two copies share the fault's own chances
     drawn = [faulty(frames, rate, "none", 0.0, rng)]
     drawn += [faulty(frames, rate, name, s, np.random.default_rng(seed)) for s in (mild, rng.uniform(mild + 0.1, 1))]
-    number = KINDS.index(name)
     return [clip for clip, _ in drawn], [share for _, share in drawn], [0, number, number]
 
 
-def batches(small: npt.NDArray[np.uint8], rate: npt.NDArray[np.float64], chosen: npt.NDArray[np.int64], *, windows: int,
-            steps: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """``steps`` batches of clips, shares and kinds, from windows drawn from the chosen."""
+def batches(windows: Windows, chosen: npt.NDArray[np.int64], *, count: int, steps: int, seed: int,
+            area: Sequence[int] = ()) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """``steps`` batches of clips, shares and kinds, of ``count`` windows drawn from the chosen; with an ``area``, rows and
+    columns, only as much of each window, cut anywhere."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        triples = [draw_triple(small[i], float(rate[i]), rng) for i in rng.choice(chosen, windows)]
+        triples = [draw_triple(windows, int(row), rng) for row in rng.choice(chosen, count)]
+        if area:
+            triples = [(part(clips, area, rng), shares, kinds) for clips, shares, kinds in triples]
         clips, shares, kinds = ([value for triple in triples for value in triple[column]] for column in range(3))
         stacked = torch.stack([to_clip(clip) for clip in clips]).contiguous(memory_format=torch.channels_last_3d)
         yield stacked, torch.tensor(shares, dtype=torch.float32), torch.tensor(kinds)
 
 
+def part(clips: list[Frames], area: Sequence[int], rng: np.random.Generator) -> list[Frames]:
+    """The same rows and columns of every clip."""
+    (rows, columns), (height, width) = area, clips[0].shape[1:3]
+    top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+    return [clip[:, top : top + rows, left : left + columns] for clip in clips]
+
+
 class Batches(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """What `batches` yields, made in a process of its own while the network learns from the batch before."""
 
-    def __init__(self, *data: npt.NDArray[Any], **plan: int) -> None:
-        self.data, self.plan = data, plan
+    def __init__(self, windows: Windows, chosen: npt.NDArray[np.int64], plan: dict[str, Any]) -> None:
+        self.windows, self.chosen, self.plan = windows, chosen, plan
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        return batches(*self.data, **self.plan)
+        return batches(self.windows, self.chosen, **self.plan)
 
 
-def ahead(*data: npt.NDArray[Any], **plan: int) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    return DataLoader(Batches(*data, **plan), batch_size=None, num_workers=1, prefetch_factor=4)
+def ahead(
+    windows: Windows, chosen: npt.NDArray[np.int64], **plan: Any
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    return DataLoader(Batches(windows, chosen, plan), batch_size=None, num_workers=1, prefetch_factor=4)

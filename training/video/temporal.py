@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's rec
 
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
 from modulator import Samples, train_modulator
-from motion import MotionStage, ahead, batches, faulty, to_clip
+from motion import MotionStage, ahead, batches, faulty, open_windows, to_clip
 from windows import Window, camera_moves, real_windows
 
 from export import HALF, write_manifest
@@ -93,34 +94,39 @@ def new_network(config: dict[str, Any]) -> SlowFast:
 
 def train_motion(config: dict[str, Any], out: Path) -> None:
     """Writes ``motion.safetensors`` (network and heads) and ``motion.jsonl``."""
-    plan, seed = config["motion"], config["seed"] + 1
+    seed = config["seed"] + 1
     torch.manual_seed(seed)
-    small, table = np.load(out / "small.npy", mmap_mode="r"), np.load(out / "windows.npz")
-    chosen, held = split(table["source"], config["held_out"], config["seed"])
+    windows, source = open_windows(out), np.load(out / "windows.npz")["source"]
+    chosen, held = split(source, config["held_out"], config["seed"])
     stage = MotionStage(new_network(config)).to(memory_format=torch.channels_last_3d)
-    average = Average(stage, decay=0.99)
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=plan["rate"], weight_decay=0.02)
-    unseen = list(batches(small, table["rate"], held, windows=8, steps=10, seed=0))
-    started = time.time()
-    drawn = ahead(small, table["rate"], chosen, windows=plan["windows"], steps=plan["steps"], seed=seed)
-    for step, (clips, share, kind) in enumerate(drawn, 1):
-        optimizer.param_groups[0]["lr"] = learning_rate(step - 1, plan["steps"], plan["rate"])
-        stage.train()
-        losses = stage.losses(clips, share, kind)
-        loss = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(loss):
-            raise SystemExit(f"the loss became {loss.item()} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
-        optimizer.step()
-        average.update(stage)
-        if step % plan["check_every"] == 0 or step == plan["steps"]:
-            row = {"step": step, "seconds": round(time.time() - started), **judged(average.model, unseen),
-                   **{name: round(float(value.detach()), 4) for name, value in losses.items()}}  # fmt: skip
-            with (out / "motion.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            keep(average.model.state_dict(), out / "motion.safetensors")
+    unseen = list(batches(windows, held, count=8, steps=15, seed=0))
+    for number, plan in enumerate(config["motion"]):
+        average = Average(stage, decay=0.99)
+        optimizer = torch.optim.AdamW(stage.parameters(), lr=plan["rate"], weight_decay=0.02)
+        started, sums = time.time(), Counter[str]()
+        drawn = ahead(windows, chosen, count=plan["windows"], steps=plan["steps"], area=plan.get("area", ()),
+                      seed=seed + number)  # fmt: skip
+        for step, (clips, share, kind) in enumerate(drawn, 1):
+            optimizer.param_groups[0]["lr"] = learning_rate(step - 1, plan["steps"], plan["rate"])
+            stage.train()
+            losses = stage.losses(clips, share, kind)
+            loss = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(loss):
+                raise SystemExit(f"the loss became {loss.item()} at step {step}")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+            optimizer.step()
+            average.update(stage)
+            sums.update({name: float(value.detach()) for name, value in losses.items()})
+            if step % plan["check_every"] == 0 or step == plan["steps"]:
+                row = {"part": number, "step": step, "seconds": round(time.time() - started), **judged(average.model, unseen),
+                       **{name: round(value / plan["check_every"], 4) for name, value in sums.items()}}  # fmt: skip
+                sums.clear()
+                with (out / "motion.jsonl").open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+                keep(average.model.state_dict(), out / "motion.safetensors")
+        stage.load_state_dict(average.model.state_dict())
 
 
 @torch.no_grad()
