@@ -6,6 +6,7 @@ import csv
 import gzip
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,13 @@ def recipe():
         import components
         import degradations
         import export
+        import fresh
         import photos
         import pristine
         import teacher
         import train
 
-        modules = (bank, components, degradations, export, photos, pristine, teacher, train)
+        modules = (bank, components, degradations, export, fresh, photos, pristine, teacher, train)
         yield {module.__name__: module for module in modules}
     finally:
         sys.path.pop(0)
@@ -123,7 +125,10 @@ def test_whole_recipe_makes_a_model_that_scores(recipe, database: Path, tmp_path
     banks = {name: train.make_bank(name, sources, plain_features, config, tmp_path).taught_by(train.load_teacher(tmp_path))
              for name in ("quarters", "photos")}  # fmt: skip
     assert [len(banks[name].target) for name in banks] == [20, 14]
-    train.train_stage4(banks, photos, config, tokenizer, tmp_path, 0)
+    batches = partial(train.stage4_batches, banks=banks, photos=photos, pristine=sources["pristine"], size=64,
+                      teacher=train.load_teacher(tmp_path), features=plain_features)  # fmt: skip
+    assert any(part["bank"] == train.FRESH for part in config["stage4"])
+    train.train_stage4(batches, photos, config, tokenizer, tmp_path, 0)
     before, state = (load_file(tmp_path / f"stage{number}.safetensors") for number in (3, 4))
     assert all(value.isfinite().all() for value in state.values())
     changed = {name.split(".")[1] for name in state if not torch.equal(state[name], before[name])}
@@ -173,6 +178,33 @@ def test_a_bank_holds_what_was_cut_and_draws_every_row(recipe, database: Path, t
         next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=-1))
     again = recipe["bank"].build_bank(sources, seed=9, **settings)
     np.testing.assert_array_equal(again.pixels, bank.pixels)  # what is there is used
+
+
+def test_fresh_batches_show_every_photo_and_new_copies(recipe, database: Path, tmp_path: Path) -> None:
+    fresh, photos_module = recipe["fresh"], recipe["photos"]
+    photos = photos_module.open_biq2021(database, tmp_path, 8, 1)
+    teacher = recipe["teacher"].TeacherHead(plain_features(np.zeros((1, 64, 64, 3), np.uint8)).shape[1]).eval()
+    copies = photos_module.Copies(kinds=("jpeg", "noise"), mildest=0.2, reach=0.3)
+    plan = fresh.Plan(steps=6, clean=4, pairs=2, pristine=0.0, copies=copies)
+    source = fresh.Fresh(photos, photos, photos_module.Views(64, 64, 1.0), teacher, plain_features, plan, seed=3)
+    drawn = list(source)
+    assert len(drawn) == 6
+    for batch in drawn:
+        assert batch.inputs.shape == (8, 3, 64, 64)
+        assert batch.kind[:4].eq(0).all()
+        ladder = torch.cat([batch.target[:2, None], batch.target[4:].view(2, 2)], 1)
+        assert ladder.diff(dim=1).lt(0).all()
+        mild, strong = batch.strength[4:].view(2, 2).T
+        assert mild.le(0.2).all()
+        assert (strong - mild).gt(0.04).all()
+        assert (strong - mild).le(0.301).all()
+        assert {photos_module.KINDS[int(kind) - 1] for kind in batch.kind[4:]} <= {"jpeg", "noise"}
+        assert batch.known.shape == (4, 128)
+    shown = torch.cat([batch.target[:4] for batch in drawn])
+    assert set(shown.tolist()) == set(photos.mos[photos.indices("train")].tolist())
+    for one, again in zip(drawn, fresh.ahead(source), strict=True):  # another process makes the same
+        assert torch.equal(one.inputs, again.inputs)
+        assert torch.equal(one.opinion, again.opinion)
 
 
 def test_the_pretrained_features_tell_photos_apart(recipe) -> None:

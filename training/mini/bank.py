@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from photos import KINDS, Batch, Photos, Views, make_group
+from photos import KINDS, Batch, Copies, Photos, Views, make_group
 from teacher import Features, TeacherHead
 
 SHARD = 256
@@ -87,7 +87,7 @@ def _cut(
     photos: Photos, chosen: npt.NDArray[np.int64], copies: bool, views: Views, seed: int
 ) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(seed)
-    groups = [make_group(photos, int(index), copies, views, rng) for index in chosen]
+    groups = [make_group(photos, int(index), Copies() if copies else None, views, rng) for index in chosen]
     return tuple(np.concatenate(column) for column in zip(*groups, strict=True))
 
 

@@ -128,8 +128,27 @@ class Views:
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
+@dataclass(frozen=True)
+class Copies:
+    """How degraded copies are drawn: of these kinds, each as often as it is named, or by `DRAW_WEIGHT`; the mild one of a strength
+    up to ``mildest``, small ones most, the strong one up to ``reach`` beyond it."""
+
+    kinds: tuple[str, ...] = ()
+    mildest: float = 0.8
+    reach: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, float, float]:
+        """Number of the kind in `KINDS`, and the two strengths."""
+        if self.kinds:
+            kind = KINDS.index(self.kinds[int(rng.integers(len(self.kinds)))])
+        else:
+            kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
+        mild = self.mildest * float(rng.random()) ** 2  # what is hardest to see is shown most
+        return kind, mild, float(rng.uniform(mild + 0.05, min(1.0, mild + self.reach)))
+
+
 def make_group(
-    photos: Photos, index: int, copies: bool, views: Views, rng: np.random.Generator
+    photos: Photos, index: int, copies: Copies | None, views: Views, rng: np.random.Generator
 ) -> tuple[npt.NDArray[Any], ...]:
     """One view of a photo, or with ``copies`` that view and a mild and a strong degradation of it.
 
@@ -142,11 +161,10 @@ def make_group(
     area = grain(area, rng) if rng.random() < GRAINY else area
     shown, mos = [views.shrink(area)], float(photos.mos[index])
     target, kinds, strengths = [mos], [0], [0.0]
-    if copies:
-        kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
+    if copies is not None:
+        kind, *both = copies.draw(rng)
         source = area if rng.random() < 0.7 else shown[0]
-        mild = 0.8 * float(rng.random()) ** 2  # what is hardest to see is shown most
-        for strength in (mild, float(rng.uniform(mild + 0.05, 1.0))):
+        for strength in both:
             shown.append(views.shrink(DEGRADATIONS[KINDS[kind]](source, strength, rng)))
             target.append(graded_target(mos, KINDS[kind], strength))
             kinds.append(kind + 1)

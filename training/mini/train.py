@@ -14,7 +14,7 @@ import json
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,18 @@ from transformers import CLIPTokenizer
 
 from bank import Bank, Source, build_bank
 from components import build_vae, write_clip_tokenizer
+from fresh import Fresh, Plan, ahead
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from latent import LatentStage
-from photos import Batch, Photos, Views, open_biq2021
+from photos import Batch, Copies, Photos, Views, open_biq2021
 from pristine import open_pristine
 from score import ScoreStage, WholeStage, build_scorer
 from teacher import Features, TeacherHead, pretrained_features
 from whole import captured, fit_readout
+
+FRESH = "fresh"  # in place of a bank's name: views made while training runs
 
 
 class Average:
@@ -78,7 +81,7 @@ def validation_srcc(score: Callable[[torch.Tensor], torch.Tensor], photos: Photo
 
 
 def fit(model: nn.Module, parameters: list[nn.Parameter], losses: Callable[[Batch], dict[str, torch.Tensor]],
-        average: Average, stream: Iterator[Batch], part: dict[str, Any], log: Path,
+        average: Average, stream: Iterable[Batch], part: dict[str, Any], log: Path,
         check: Callable[[], dict[str, float]]) -> None:  # fmt: skip
     """One part of a stage: AdamW, warm-up and cosine, clipped gradients, averaged weights, a JSON line every 50 steps."""
     optimizer = torch.optim.AdamW(parameters, lr=part["rate"], weight_decay=0.02, betas=(0.9, 0.99))
@@ -228,8 +231,18 @@ def train_stage3(bank: Bank, photos: Photos, config: dict[str, Any], tokenizer: 
     (out / "stage3.json").write_text(json.dumps({"validation_srcc": history}) + "\n")
 
 
-def train_stage4(banks: dict[str, Bank], photos: Photos, config: dict[str, Any], tokenizer: CLIPTokenizer, out: Path,
-                 first: int) -> None:  # fmt: skip
+def stage4_batches(part: dict[str, Any], seed: int, *, banks: dict[str, Bank], photos: Photos, pristine: Photos,
+                   teacher: TeacherHead, features: Features, size: int) -> Iterable[Batch]:  # fmt: skip
+    """The batches of a part of stage 4, from its bank or fresh."""
+    if part["bank"] != FRESH:
+        return flipped_views(banks[part["bank"]], part, seed)
+    copies = Copies(tuple(part.get("kinds", ())), part["mildest"], part["reach"])
+    plan = Plan(part["steps"], part["clean"], part["pairs"], part["pristine"], copies)
+    return ahead(Fresh(photos, pristine, Views(size, size, 1.0), teacher, features, plan, seed))
+
+
+def train_stage4(batches: Callable[[dict[str, Any], int], Iterable[Batch]], photos: Photos, config: dict[str, Any],
+                 tokenizer: CLIPTokenizer, out: Path, first: int) -> None:  # fmt: skip
     """Everything at once, from pixels; reads ``stage3.safetensors``, writes ``stage4.safetensors`` with the same keys."""
     torch.manual_seed(config["seed"] + 5)
     start = "stage4.safetensors" if first else "stage3.safetensors"
@@ -247,8 +260,7 @@ def train_stage4(banks: dict[str, Bank], photos: Photos, config: dict[str, Any],
 
         seed = config["seed"] + 5 + number
         losses = partial(whole.losses, as_scored=part["as_scored"], order=part["order"], reconstruct=2)
-        fit(whole, whole.trained(), losses, average, flipped_views(banks[part["bank"]], part, seed), part,
-            out / "stage4.jsonl", check)  # fmt: skip
+        fit(whole, whole.trained(), losses, average, batches(part, seed), part, out / "stage4.jsonl", check)
         whole.load_state_dict(average.model.state_dict())
 
 
@@ -307,9 +319,11 @@ def main() -> None:
         pristine = open_pristine(arguments.pristine, out, teacher=teacher, features=pretrained_features, scoring_size=size,
                                  seed=config["seed"])  # fmt: skip
         sources = {**biq, "pristine": pristine}
-        names = {part["bank"] for part in config["stage4"]}
+        names = {part["bank"] for part in config["stage4"][arguments.part :]} - {FRESH}
         banks = {name: make_bank(name, sources, pretrained_features, config, out).taught_by(teacher) for name in names}
-        train_stage4(banks, photos, config, tokenizer, out, arguments.part)
+        batches = partial(stage4_batches, banks=banks, photos=photos, pristine=pristine, teacher=teacher,
+                          features=pretrained_features, size=size)  # fmt: skip
+        train_stage4(batches, photos, config, tokenizer, out, arguments.part)
 
 
 if __name__ == "__main__":
