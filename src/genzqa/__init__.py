@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genzqa.errors import (
         ConfigError,
         CorruptInputError,
+        DataError,
         GenzqaError,
         InputError,
         InputNotFoundError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("ConfigError", "CorruptInputError", "GenzqaError", "InputError", "InputNotFoundError", "InputTimeoutError",
+        ("ConfigError", "CorruptInputError", "DataError", "GenzqaError", "InputError", "InputNotFoundError", "InputTimeoutError",
          "InputTooLargeError", "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
          "OfflineError", "OutputError", "UnsupportedFormatError"),
         "genzqa.errors",
@@ -69,6 +70,7 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "CorruptInputError",
+    "DataError",
     "FailedResult",
     "GenzIQA",
     "GenzVQA",

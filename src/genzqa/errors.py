@@ -13,6 +13,7 @@
     │   ├── ModelCorruptError       weights or config missing, damaged, mismatched   code "model_corrupt"
     │   ├── NotTrainedError         a base without a trained adapter was asked for a score  code "not_trained"
     │   └── OfflineError            a download is needed but `offline` forbids it    code "offline"
+    ├── DataError                   a database of human scores is not as it should be   code "data"
     ├── ConfigError                 a setting or name is malformed                   code "config"
     └── OutputError                 a result cannot be written                       code "output"
 
@@ -126,6 +127,12 @@ class OfflineError(ModelError):
     """A download would be needed, and offline mode forbids it."""
 
     code = "offline"
+
+
+class DataError(GenzqaError):
+    """A database or table of human scores is missing, unreadable or mislabelled."""
+
+    code = "data"
 
 
 class ConfigError(GenzqaError):
