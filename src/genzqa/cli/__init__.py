@@ -17,6 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
+from genzqa.cli.data import data_app
+from genzqa.cli.evaluate import evaluate_command
 from genzqa.cli.models import models_command, pull_command, verify_command
 from genzqa.cli.reference import import_reference_command
 from genzqa.cli.score import score_command
@@ -79,6 +81,8 @@ app.command("score", short_help="Score photos.")(score_command)
 app.command("models", short_help="List the registered models.")(models_command)
 app.command("pull", short_help="Download a model.")(pull_command)
 app.command("verify", short_help="Check a model's files.")(verify_command)
+app.add_typer(data_app, name="data", short_help="List and check databases of human scores.")
+app.command("evaluate", short_help="Measure a model on databases.")(evaluate_command)
 app.command("import-reference", short_help="Convert parts of the research release.")(import_reference_command)
 
 

@@ -232,7 +232,7 @@ class _Bars(Shown):
 
     def __init__(self, drawn: Progress, total: int) -> None:
         self._drawn, self._total = drawn, total
-        self._inputs = drawn.add_task("scoring", total=total, visible=total > 1)
+        self._inputs = drawn.add_task("inputs", total=total, visible=total > 1)
         self._video = drawn.add_task("", total=None, visible=False)
 
     def advance(self) -> None:

@@ -52,6 +52,7 @@ class Database:
         citation: Authors, title, venue, year.
         home: Where to ask for it.
         layout: The files that `read` wants, for messages and documentation.
+        range_known: False for a table of one's own, whose range is that of its scores.
         read: From the root folder to its samples; raises `DataError`.
     """
 
@@ -67,6 +68,7 @@ class Database:
     read: Callable[[Path], Iterable[Sample]]
     domains: tuple[Domain, ...] = ()
     higher_is_better: bool = True
+    range_known: bool = True
 
     def quality(self, mos: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """MOS on 0..100, higher is better: the database's own range laid on it, turned round for DMOS. Not clipped."""

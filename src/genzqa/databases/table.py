@@ -35,7 +35,7 @@ def read_table(name: str, path: Path) -> Samples:
         raise DataError("photos and videos are mixed", subject=str(path), hint="give each a table of its own")
     facts = Database(name=name, title=name, kind=kinds.pop(), mos_range=(min(scores), max(scores)), items=len(items),
                      licence="your own", citation="", home="", layout="path,mos[,std][,split][,group]",
-                     read=lambda _: items)  # fmt: skip
+                     read=lambda _: items, range_known=False)  # fmt: skip
     return Samples(facts, path.parent, items)
 
 
