@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,23 @@ from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 
+import browser
 from genzqa import DataError
 from genzqa.cli import app
 from genzqa.databases.registry import open_database
 from genzqa.evaluation.evaluate import agreement
-from genzqa.evaluation.predictions import Prediction, Predictions, read_folder, read_predictions, same_items
+from genzqa.evaluation.predictions import (
+    Prediction,
+    Predictions,
+    read_folder,
+    read_predictions,
+    same_items,
+    write_predictions,
+)
 from genzqa.evaluation.statistics import MEASURES, Logistic, compare, fit_logistic, krcc, measure, plcc, rmse, srcc
 from genzqa.evaluation.tables import domain_means
 from miniatures import first
+from miniatures.files import photo
 
 
 @pytest.fixture
@@ -123,7 +134,7 @@ def test_agreement_inside_groups_coverage_and_domains() -> None:
         for group, level, sign in (("low", 10, 1), ("high", 60, -1))
         for n, mos in enumerate(np.linspace(level, level + 10, 6).tolist())
     )
-    found = Predictions("x", "test", "image", ("synthetic", "uhd"), True, {}, rows)
+    found = Predictions("x", "test", "image", ("synthetic", "uhd"), "", True, {}, rows)
     agreed = agreement(found)
     assert agreed.within == (pytest.approx(0.0), 2)
     assert agreed.coverage == pytest.approx(10 / 12)
@@ -266,3 +277,88 @@ def test_data_list_names_every_database() -> None:
     listed = json.loads(CliRunner().invoke(app, ["data", "list", "--json"]).stdout)["databases"]
     assert [one["name"] for one in listed] == list(NAMES)
     assert "KonIQ-10k" in CliRunner().invoke(app, ["data", "list"]).stdout
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about two models, one of which also knows a database that others have published figures of."""
+    folder = tmp_path_factory.mktemp("compared")
+    rng = np.random.default_rng(5)
+    for number in range(40):
+        photo(folder / "photos" / f"{number}.png", number)
+
+    def predict(model: str, database: str, noise: float) -> Predictions:
+        mos = np.linspace(5, 95, 40)
+        score = np.clip(mos + rng.normal(0, noise, 40), 0, 100)
+        rows = tuple(
+            Prediction(f"{n}.png", "", m, m, s, s - 20, s + 20, s)
+            for n, (m, s) in enumerate(zip(mos, score, strict=True))
+        )
+        rows += (Prediction("<b>&.png", "", 50.0, 50.0, None, None, None, None, "not_found: no such file"),)
+        facts = {"model": model, "weights_sha256": "ab", "base": "mini", "base_sha256": "cd", "preprocessing": "x",
+                 "timesteps": [50], "seed": 1, "version": "0"}  # fmt: skip
+        root = str(folder / "photos")
+        return Predictions(database, "all", "image", ("user-generated",), root, True, facts, rows)
+
+    for model, noise in (("good", 5.0), ("poor", 60.0)):
+        (folder / model).mkdir()
+        write_predictions(predict(model, "mine", noise), folder / model / "mine.parquet")
+    write_predictions(predict("good", "agiqa1k", 20.0), folder / "good" / "agiqa1k.parquet")
+    page = folder / "compare.html"
+    result = CliRunner().invoke(app, ["benchmark", str(folder / "good"), str(folder / "poor"), "--html", str(page)])
+    assert result.exit_code == 0, result.output
+    return page
+
+
+def test_the_comparison_says_what_was_measured(compared: Path) -> None:
+    page = compared.read_text()
+    for one in read_folder(compared.parent / "good"):
+        figures = agreement(one).figures
+        assert f"{figures['srcc'].value:.3f}" in page
+        assert str(figures["plcc"]) in page
+    number = r"([+-]?[\d.]+)"
+    found = re.search(
+        rf"good less poor.*?<td>{number} <small>{number} to {number}</small></td><td>{number}", page, re.DOTALL
+    )
+    assert found is not None
+    difference, low, _, p = map(float, found.groups())
+    assert difference > 0.3
+    assert low > 0
+    assert p < 0.05
+    assert "zwx8981/LIQE" in page  # where another's figure is from
+    assert "0.5785" in page
+    assert "BRISQUE" not in page  # of a database that is not here
+    assert page.count('<svg class="plot"') == 6
+    assert page.count("data:image/webp") == 18  # three panels of six disagreements
+    assert "<b>&.png" not in page
+    assert "1 could not be scored" in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+
+
+def test_published_figures_all_have_a_source() -> None:
+    from genzqa.databases.registry import NAMES
+    from genzqa.report.comparison import published_figures
+
+    rows = published_figures(NAMES)
+    assert len(rows) > 20
+    assert all(row["source"] and row["measure"] in MEASURES and -1 < float(row["value"]) < 1 for row in rows)
+    text = (files("genzqa.evaluation") / "published.csv").read_text()
+    assert len(rows) == len(text.splitlines()) - 1  # none is of a database that cannot be read
+
+
+def test_the_same_results_give_the_same_comparison(compared: Path) -> None:
+    again = compared.parent / "again.html"
+    folders = [str(compared.parent / name) for name in ("good", "poor")]
+    assert CliRunner().invoke(app, ["benchmark", *folders, "--html", str(again)]).exit_code == 0
+    assert again.read_bytes() == compared.read_bytes()
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_the_comparison_in_a_browser(compared: Path, width: int, scheme: str, tmp_path: Path) -> None:
+    with browser.chromium(tmp_path / "profile") as page:
+        page.open(compared, width, 800, scheme)
+        assert page.complaints == []
+        assert all(request.startswith(("file:", "data:")) for request in page.requests)
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.run("document.querySelectorAll('h1').length") == 1

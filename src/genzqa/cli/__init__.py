@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
+from genzqa.cli.benchmark import benchmark_command
 from genzqa.cli.data import data_app
 from genzqa.cli.evaluate import evaluate_command
 from genzqa.cli.models import models_command, pull_command, verify_command
@@ -83,6 +84,7 @@ app.command("pull", short_help="Download a model.")(pull_command)
 app.command("verify", short_help="Check a model's files.")(verify_command)
 app.add_typer(data_app, name="data", short_help="List and check databases of human scores.")
 app.command("evaluate", short_help="Measure a model on databases.")(evaluate_command)
+app.command("benchmark", short_help="Compare models.")(benchmark_command)
 app.command("import-reference", short_help="Convert parts of the research release.")(import_reference_command)
 
 

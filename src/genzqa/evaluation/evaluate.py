@@ -42,7 +42,16 @@ def evaluate(scorer: Scorer, samples: Samples, items: Sequence[Sample], split: s
         progress()
     facts = samples.database
     model = {**dataclasses.asdict(scorer.provenance), "timesteps": list(scorer.provenance.timesteps)}
-    return Predictions(facts.name, split, facts.kind, facts.domains, facts.range_known, model, tuple(rows))
+    return Predictions(
+        facts.name,
+        split,
+        facts.kind,
+        facts.domains,
+        str(samples.root.absolute()),
+        facts.range_known,
+        model,
+        tuple(rows),
+    )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Predictions:
         split: Which part of it.
         kind: ``"image"`` or ``"video"``.
         domains: Of the database.
+        root: Folder that the paths are relative to, when and where they were scored.
         range_known: Whether 0 and 100 of ``quality`` are the ends of the database's scale, and not of its scores.
         model: The provenance of the scores, as in the JSON records.
         rows: In the order of the label file.
@@ -59,6 +60,7 @@ class Predictions:
     split: str
     kind: str
     domains: tuple[str, ...]
+    root: str
     range_known: bool
     model: dict[str, Any]
     rows: tuple[Prediction, ...]
@@ -85,7 +87,8 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     """
     arrow, parquet = _pyarrow(path)
     facts = {
-        name: getattr(predictions, name) for name in ("database", "split", "kind", "domains", "range_known", "model")
+        name: getattr(predictions, name)
+        for name in ("database", "split", "kind", "domains", "root", "range_known", "model")
     }
     table = arrow.Table.from_pylist([asdict(row) for row in predictions.rows], schema=_schema(arrow))
     sink = arrow.BufferOutputStream()

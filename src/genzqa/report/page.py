@@ -24,6 +24,8 @@ from genzqa.text import clock_time, printable
 from genzqa.video_result import VideoResult
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from genzqa.media.image import ImageSource
     from genzqa.video_result import FrameScore
 
@@ -81,10 +83,7 @@ class ReportPage:
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        for library in ("jinja2", "matplotlib"):
-            if importlib.util.find_spec(library) is None:
-                raise ConfigError(f"a report needs {library}, which is not installed", subject="report",
-                                  hint='install it with: pip install "genzqa[report]"')  # fmt: skip
+        need_libraries()
         self._limits = limits
         self._shown: list[_Entry] = []  # worst first
         self._rows: list[_Entry] = []
@@ -123,35 +122,30 @@ class ReportPage:
 
     def render(self) -> str:
         """The page. The same results give the same text: it holds no date and nothing random."""
-        from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
 
-        def shown(value: Any) -> Any:
-            """Every value on its way into the page; escaping for HTML comes after it."""
-            return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-        # printable() keeps control and direction marks in names from changing how the page reads
-        environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=shown, trim_blocks=True,
-                                  lstrip_blocks=True)  # fmt: skip
-        environment.filters |= {"points": "{:.1f}".format, "clock": clock_time, "fact": _fact}
-        script = _part("report.js")
+        script = page_part("report.js")
         rows = sorted(self._rows, key=lambda entry: entry.rank)
         plots = {entry.number: {name: Markup(plot) for name, plot in _plots(entry).items()} for entry in self._shown
                  if isinstance(entry.result, VideoResult)}  # fmt: skip
-        return environment.from_string(_part("report.html.j2")).render(
-            policy=_CONTENT_POLICY.format(script=_digest(script)),
-            style=Markup(_part("report.css")),
-            script=Markup(script),
-            videos=[entry for entry in self._shown if isinstance(entry.result, VideoResult)],
-            photos=[entry for entry in self._shown if isinstance(entry.result, ImageResult)],
-            plots=plots,
-            rows=rows[:MOST_ROWS],
-            failed=self._failed[:MOST_ROWS],
-            made_by=list(self._made_by.items()),
-            grades=GRADES,
-            swatches=["#{:02x}{:02x}{:02x}".format(*colour) for colour in legend_colours(7).tolist()],
-            facts_of=_stream_facts,
-            **self._totals(rows),
+        return (
+            environment()
+            .from_string(page_part("report.html.j2"))
+            .render(
+                policy=_CONTENT_POLICY.format(script=_digest(script)),
+                style=Markup(page_part("report.css")),
+                script=Markup(script),
+                videos=[entry for entry in self._shown if isinstance(entry.result, VideoResult)],
+                photos=[entry for entry in self._shown if isinstance(entry.result, ImageResult)],
+                plots=plots,
+                rows=rows[:MOST_ROWS],
+                failed=self._failed[:MOST_ROWS],
+                made_by=list(self._made_by.items()),
+                grades=GRADES,
+                swatches=["#{:02x}{:02x}{:02x}".format(*colour) for colour in legend_colours(7).tolist()],
+                facts_of=_stream_facts,
+                **self._totals(rows),
+            )
         )
 
     def write(self, path: Path) -> None:
@@ -242,7 +236,37 @@ def _fact(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _part(name: str) -> str:
+def need_libraries() -> None:
+    """Raise `ConfigError` if the libraries that make pages are not installed."""
+    for library in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(library) is None:
+            raise ConfigError(f"a report needs {library}, which is not installed", subject="report",
+                              hint='install it with: pip install "genzqa[report]"')  # fmt: skip
+
+
+def environment() -> Environment:
+    """Where pages are made: everything is escaped, and what is undefined is an error.
+
+    Raises:
+        ConfigError: If the libraries that make pages are not installed.
+    """
+    need_libraries()
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        """Every value on its way into the page; escaping for HTML comes after it."""
+        return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    # printable() keeps control and direction marks in names from changing how the page reads
+    made = Environment(autoescape=True, undefined=StrictUndefined, finalize=shown, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"points": "{:.1f}".format, "figure": "{:.3f}".format, "signed": "{:+.3f}".format, "clock": clock_time,
+                     "fact": _fact}  # fmt: skip
+    return made
+
+
+def page_part(name: str) -> str:
+    """A template, style sheet or script of this folder."""
     return files("genzqa.report").joinpath(name).read_text("utf-8")
 
 

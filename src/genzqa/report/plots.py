@@ -87,6 +87,59 @@ def gamma_plot(gamma: Sequence[float], *, width: int, height: int, ids: str, lab
         return _inline(figure, ids, label)
 
 
+def scatter_plot(scores: Sequence[float], mos: Sequence[float], curve: tuple[Sequence[float], Sequence[float]], *, width: int,
+                 height: int, ids: str, label: str) -> str:  # fmt: skip
+    """MOS over score, both 0 to 100, with the fitted curve and the diagonal.
+
+    Args:
+        scores, mos: One point each.
+        curve: What the four-parameter logistic makes of rising scores.
+        width, height: In CSS pixels at natural size.
+        ids, label: As for `timeline_plot`.
+    """
+    with _figure(width, height, left=38, right=8, bottom=38, top=10) as (figure, axes):
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        _hundred(axes)
+        axes.yaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+        axes.set_xlabel("score")
+        axes.set_ylabel("MOS on 0 to 100")
+        axes.plot([0, 100], [0, 100], color=_LINE, linewidth=1)
+        axes.plot(scores, mos, "o", **_dots(len(scores)))
+        axes.plot(*curve, color=_INK, linewidth=1.5)
+        return _inline(figure, ids, label)
+
+
+def residual_plot(
+    scores: Sequence[float], residuals: Sequence[float], *, width: int, height: int, ids: str, label: str
+) -> str:
+    """MOS less what the fitted curve makes of the score, over the score; arguments as for `scatter_plot`."""
+    reach = max(10.0, *(abs(residual) for residual in residuals))
+    with _figure(width, height, left=38, right=8, bottom=38, top=10) as (figure, axes):
+        axes.set_xlim(0, 100)
+        axes.set_ylim(-1.05 * reach, 1.05 * reach)
+        _hundred(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("score")
+        axes.set_ylabel("MOS less fitted")
+        axes.axhline(0, color=_INK, linewidth=1)
+        axes.plot(scores, residuals, "o", **_dots(len(scores)))
+        return _inline(figure, ids, label)
+
+
+def _dots(count: int) -> dict[str, Any]:
+    """The more there are, the smaller and fainter."""
+    size = 6 if count < 100 else 4.5 if count < 500 else 3
+    return {"color": _ACCENT, "markersize": size, "markeredgewidth": 0, "alpha": 0.8 if count < 100 else 0.5}
+
+
+def _hundred(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+    axes.grid(color=_LINE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=6)
+
+
 def _tick(time: float, step: float) -> str:
     clock = clock_time(time)
     return clock if step < 1 else clock.rpartition(".")[0]
