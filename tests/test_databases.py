@@ -145,3 +145,9 @@ def test_a_malformed_name_is_refused(spec: str) -> None:
         open_database(spec)
     with pytest.raises(DataError):
         open_database("koniq10k=/does/not/exist")
+
+
+def test_the_documentation_has_every_database() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "databases.md").read_text()
+    for name in NAMES:
+        assert f"| `{name}` | [{database(name).title}]({database(name).home}) | {database(name).items:,} |" in text
