@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         NotTrainedError,
         OfflineError,
         OutputError,
+        TrainingError,
         UnsupportedFormatError,
     )
     from genzqa.limits import Limits
@@ -48,7 +49,7 @@ _HOMES = {
     **dict.fromkeys(
         ("ConfigError", "CorruptInputError", "DataError", "GenzqaError", "InputError", "InputNotFoundError", "InputTimeoutError",
          "InputTooLargeError", "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
-         "OfflineError", "OutputError", "UnsupportedFormatError"),
+         "OfflineError", "OutputError", "TrainingError", "UnsupportedFormatError"),
         "genzqa.errors",
     ),
     "Limits": "genzqa.limits",
@@ -93,6 +94,7 @@ __all__ = [
     "SlowFast",
     "SlowFastConfig",
     "Trace",
+    "TrainingError",
     "UnsupportedFormatError",
     "VideoOptions",
     "VideoResult",

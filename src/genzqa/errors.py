@@ -14,6 +14,7 @@
     │   ├── NotTrainedError         a base without a trained adapter was asked for a score  code "not_trained"
     │   └── OfflineError            a download is needed but `offline` forbids it    code "offline"
     ├── DataError                   a database of human scores is not as it should be   code "data"
+    ├── TrainingError               a training cannot go on                          code "training"
     ├── ConfigError                 a setting or name is malformed                   code "config"
     └── OutputError                 a result cannot be written                       code "output"
 
@@ -133,6 +134,12 @@ class DataError(GenzqaError):
     """A database or table of human scores is missing, unreadable or mislabelled."""
 
     code = "data"
+
+
+class TrainingError(GenzqaError):
+    """A training cannot go on: a loss that is not finite, no memory left, a checkpoint of another training."""
+
+    code = "training"
 
 
 class ConfigError(GenzqaError):

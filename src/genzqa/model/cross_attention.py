@@ -116,9 +116,13 @@ def install(unet: Any) -> list[RecordingProcessor]:
 
 @contextmanager
 def recording(
-    processors: list[RecordingProcessor], temperature: float, *, keep_logits: bool = False
+    processors: list[RecordingProcessor], temperature: float, *, keep_logits: bool = False, recomputed: bool = False
 ) -> Iterator[Recording]:
-    """Record one UNet call: ``with recording(processors, 0.14) as seen: unet(...)``."""
+    """Record one UNet call: ``with recording(processors, 0.14) as seen: unet(...)``.
+
+    With ``recomputed``, layers go on recording after the block, into what nobody reads: when the backward pass computes their
+    activations a second time, they must do the same again.
+    """
     seen = Recording(temperature, keep_logits)
     for processor in processors:
         processor.recording = seen
@@ -126,4 +130,4 @@ def recording(
         yield seen
     finally:
         for processor in processors:
-            processor.recording = None
+            processor.recording = Recording(temperature, keep_logits) if recomputed else None

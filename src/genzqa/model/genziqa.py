@@ -77,6 +77,7 @@ class GenzIQA(nn.Module):
         self.register_buffer("alphas_cumprod", base.alphas_cumprod.float(), persistent=False)
         self.blocks = cross_attention.find_blocks(self.unet)
         self._processors = cross_attention.install(self.unet)
+        self.recomputes = False
         self.readout = LearnedReadout(self.blocks, config.readout_width) if config.readout == "learned" else None
 
     alphas_cumprod: Tensor
@@ -91,6 +92,11 @@ class GenzIQA(nn.Module):
         from genzqa.model.adapter import load_scorer
 
         return load_scorer(name, offline=offline).model
+
+    def recompute_activations(self) -> None:
+        """Keep no activations of the UNet's blocks for the backward pass, but compute them again: less memory, same result."""
+        self.recomputes = True
+        self.unet.enable_gradient_checkpointing()
 
     @property
     def latent_factor(self) -> int:
@@ -140,7 +146,8 @@ class GenzIQA(nn.Module):
         rows = noisy.repeat_interleave(2, 0)  # row 2i is image i with the good prompt, 2i + 1 with the bad one
         context = prompt_embeds.to(rows.dtype).repeat(count, 1, 1)
         times = torch.as_tensor(timestep, device=rows.device).expand(count).repeat_interleave(2)
-        with cross_attention.recording(self._processors, self.config.lse_temperature, keep_logits=keep_logits) as seen:
+        with cross_attention.recording(self._processors, self.config.lse_temperature, keep_logits=keep_logits,
+                                       recomputed=self.recomputes and torch.is_grad_enabled()) as seen:  # fmt: skip
             prediction = self.unet(rows, times, encoder_hidden_states=context, return_dict=False)[0]
         by_prompt = _pairs(prediction.float())
         eps = noise_from_prediction(by_prompt, noisy[:, None], alpha_bar[:, None], self.prediction_type)

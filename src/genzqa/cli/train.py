@@ -1,0 +1,149 @@
+"""``genzqa train`` and ``genzqa adapt``.
+
+What is imported here is what ``--help`` costs; the rest is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from genzqa.databases.database import Samples
+    from genzqa.training.plan import TrainingPlan
+    from genzqa.training.setup import Shares
+
+ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The plan, a YAML file; see configs/.")]
+Data = Annotated[
+    list[str], typer.Option("--data", metavar="NAME=PATH", help="A database of the plan; repeat for more.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoint, log and the finished adapter are written.")]
+Cache = Annotated[Path | None, typer.Option(metavar="DIR", help="Where latents are kept [default: OUT/latents].")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
+Start = Annotated[str, typer.Option("--model", help="The model to tune: mini, or local-dir:FOLDER.")]
+Csv = Annotated[Path, typer.Option(metavar="FILE", help="Your scores: path,mos[,std][,split][,group].")]
+Range = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--range", metavar="LOW HIGH", help="Ends of your scale [default: your scores']."),
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the photos; the best is kept.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
+
+
+def train_command(
+    config: ConfigFile, data: Data, out: Out, cache: Cache = None, dry_run: DryRun = False, offline: Offline = False
+) -> None:
+    """Train GenzIQA on photos with human scores. Started again, it goes on where it stopped.
+
+    What is left in DIR is an adapter: genzqa score --model local-dir:DIR. For several processes, accelerate launch "$(which genzqa)"
+    train ...
+    """
+    from genzqa.databases.registry import open_database
+    from genzqa.training.plan import read_plan
+
+    plan = read_plan(config)
+    _train(
+        plan, [open_database(spec) for spec in data], out, cache or out / "latents", dry_run=dry_run, offline=offline
+    )
+
+
+def adapt_command(
+    csv: Csv,
+    out: Out,
+    model: Start = "mini",
+    scale: Range = None,
+    epochs: Epochs = 10,
+    seed: Seed = 0,
+    cache: Cache = None,
+    offline: Offline = False,
+) -> None:
+    """Tune a model to your own scores: prompts and LoRA only, minutes for a few hundred photos.
+
+    A quarter of the photos (or those marked split=validation) is set aside to choose the epoch and to fit the calibration.
+    """
+    import dataclasses
+
+    from genzqa.databases.table import read_table
+    from genzqa.errors import ConfigError
+    from genzqa.model.adapter import load_scorer
+    from genzqa.training.plan import TrainingPlan
+
+    samples = read_table("mine", csv)
+    if scale is not None:
+        if not scale[0] < scale[1]:
+            raise ConfigError("the lower end must come first", subject=f"--range {scale[0]:g} {scale[1]:g}")
+        samples = dataclasses.replace(
+            samples, database=dataclasses.replace(samples.database, mos_range=scale, range_known=True)
+        )
+    start = load_scorer(model, offline=offline).config
+    scorer = start.model_copy(
+        update={"name": out.name, "lora_rank": start.lora_rank or 4, "calibration": None, "video": None}
+    )
+    plan = TrainingPlan(scorer=scorer, data=["mine"], start=model, train=["context", "lora"], epochs=epochs, learning_rate=1e-3,
+                        seed=seed, flips=False)  # fmt: skip
+    _train(plan, [samples], out, cache or out / "latents", shares=(0.75, 0.25, 0.0), offline=offline)
+
+
+def _train(plan: TrainingPlan, databases: list[Samples], out: Path, cache: Path, *, shares: Shares = (0.7, 0.1, 0.2),
+           dry_run: bool = False, offline: bool = False) -> None:  # fmt: skip
+    from genzqa.errors import ConfigError
+
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ConfigError("training needs accelerate", subject="train", hint="pip install 'genzqa[train]'") from error
+    from genzqa.training.setup import prepare
+    from genzqa.training.trainer import estimate
+
+    accelerator = Accelerator(mixed_precision="bf16" if plan.precision == "bf16" else "no")
+    said = _Said(quiet=not accelerator.is_main_process)
+    trainer, base_sha256 = prepare(plan, databases, out, cache, accelerator, shares=shares, offline=offline, encoded=said.encoded,
+                                   progress=said.step)  # fmt: skip
+    count = sum(value.numel() for value in trainer.parameters.values())
+    said.line(f"photos: {len(trainer.train.mos)} to train on, {len(trainer.validation.mos)} for validation")
+    said.line(f"steps: {trainer.batches} of {trainer.batch_size} photos an epoch, {trainer.steps} in all")
+    said.line(f"trained parameters: {count:,}")
+    if dry_run:
+        taken = estimate(trainer)
+        said.line(
+            f"about {taken['seconds_per_step']:.1f} s a step on {accelerator.device}, {taken['hours']:.1f} hours in all"
+        )
+        return
+    position = trainer.run()
+    trainer.finish(plan.data, base_sha256)
+    said.line(
+        f"best of {plan.epochs} epochs: {(position.best_epoch or 0) + 1}, validation SRCC {position.best_srcc:.3f}"
+    )
+    said.line(f"score with it: genzqa score --model local-dir:{out} PHOTO")
+
+
+class _Said:
+    """What the program says while it trains: plain lines on stderr, at most one in two seconds."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._last, self._started = quiet, 0.0, time.monotonic()
+
+    def line(self, text: str) -> None:
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def encoded(self, done: int, total: int) -> None:
+        if self._due() or done == total:
+            self.line(f"latents: {done} of {total} photos encoded")
+
+    def step(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        if self._due() or "validation_srcc" in figures:
+            self.line(f"step {step} of {steps}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < 2:
+            return False
+        self._last = now
+        return True

@@ -1,0 +1,272 @@
+"""The training loop of GenzIQA (paper Section 4).
+
+Every random choice (order, timestep, noise, flip) is a function of the seed, the epoch and the photo, never of a generator's state
+or of how a batch is cut into parts and processes. So a training that was killed goes on as if it had not been, and several
+processes give what one gives.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genzqa.errors import TrainingError
+from genzqa.evaluation.statistics import srcc
+from genzqa.files import write_atomically
+from genzqa.model.adapter import save_adapter, trained_parameters, with_prompts
+from genzqa.model.diffusion import fixed_noise, scoring_timesteps
+from genzqa.model.genziqa import GenzIQA, join_steps
+from genzqa.scoring.calibration import fit_calibration
+from genzqa.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from genzqa.training.latents import LatentCache
+from genzqa.training.losses import batch_losses
+from genzqa.training.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
+TRAINING_TIMESTEPS = 100  # t is drawn from 0..99
+_SCORED_TOGETHER = 8  # validation latents
+
+
+@dataclass(frozen=True)
+class Part:
+    """Photos of one split: where their latents are, MOS on 0..100, and names for messages."""
+
+    latents: LatentCache
+    mos: npt.NDArray[np.float64]
+    names: Sequence[str]
+
+
+class Trainer:
+    """Trains a model in place and leaves a finished adapter in a folder.
+
+    Args:
+        model: On the CPU; what is trained of it is what the plan says.
+        plan: All settings.
+        digest: Of the plan and the data, see `Position`.
+        train, validation: The photos.
+        out: Folder for checkpoint, log and adapter; a checkpoint of the same training there is gone on from.
+        accelerator: Devices and processes.
+        progress: Called with the step, the number of all steps, and the latest figures.
+    """
+
+    def __init__(self, model: GenzIQA, plan: TrainingPlan, digest: str, train: Part, validation: Part, out: Path,
+                 accelerator: Accelerator, progress: Callable[[int, int, Mapping[str, float]], object]) -> None:  # fmt: skip
+        self.plan, self.train, self.validation, self.out = plan, train, validation, out
+        self.accelerator, self._progress = accelerator, progress
+        self.model = model.to(accelerator.device).eval()  # no dropout: a step is repeated exactly
+        if plan.gradient_checkpointing:
+            self.model.recompute_activations()
+        named = trained_parameters(self.model)
+        wanted = tuple(plan.train)
+        self.parameters = {name: value for name, value in named.items() if name.split(".")[0] in wanted}
+        for name, value in named.items():
+            value.requires_grad_(name in self.parameters)
+        self.optimizer = torch.optim.AdamW(list(self.parameters.values()), lr=plan.learning_rate, betas=plan.betas,
+                                           weight_decay=plan.weight_decay, foreach=False)  # fmt: skip
+        count = len(train.mos)
+        self.batch_size = min(plan.batch_size, count)
+        self.batches = count // self.batch_size  # an incomplete last batch is left out; another epoch leaves out others
+        self._backward: Callable[[Tensor], object] = accelerator.backward
+        self.position = Position(0, 0, 0, None, None, digest)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.plan.epochs * self.batches
+
+    def run(self) -> Position:
+        """Train to the end, from the checkpoint if there is one.
+
+        Raises:
+            TrainingError: The loss or a gradient is not finite, or memory ran out.
+            ModelCorruptError, DataError, OutputError: See `genzqa.errors`.
+        """
+        self._resume()
+        while self.position.epoch < self.plan.epochs:
+            self._epoch()
+        return self.position
+
+    def finish(self, sources: Sequence[str], base_sha256: str) -> None:
+        """Write the adapter: the best weights, calibrated on the validation part."""
+        if not self.accelerator.is_main_process:
+            return
+        load_checkpoint(self.out / BEST, self.parameters, self.optimizer)
+        raw = self._validation_scores()
+        source = f"{len(raw)} photos of the validation part of {', '.join(self.plan.data)}, never trained on"
+        calibration = fit_calibration(raw, self.validation.mos, source=source)
+        config = self.plan.scorer.model_copy(
+            update={"calibration": calibration, "training_data": list(sources), "base_sha256": base_sha256}
+        )
+        cpu = self.model.cpu()
+        weights: dict[str, Tensor] = dict(trained_parameters(cpu))
+        save_adapter(self.out, with_prompts(cpu, weights), config)
+
+    def _resume(self) -> None:
+        path = self.out / CHECKPOINT
+        if path.exists():
+            found = load_checkpoint(path, self.parameters, self.optimizer)
+            if found.plan != self.position.plan:
+                raise TrainingError("holds a checkpoint of another plan or other data", subject=str(self.out),
+                                    hint="name another folder with --out, or delete its checkpoint to start over")  # fmt: skip
+            self.position = found
+        if self.accelerator.is_main_process:
+            self._forget_after(self.position.step)
+
+    def _forget_after(self, step: int) -> None:
+        """Lines of the log that a killed run wrote after its last checkpoint come again."""
+        path = self.out / LOG
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last may have been cut
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        write_atomically(path, "".join(kept).encode())
+
+    def _epoch(self) -> None:
+        epoch = self.position.epoch
+        order = np.random.default_rng((self.plan.seed, 1, epoch)).permutation(len(self.train.mos))
+        for number in range(self.position.batch, self.batches):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            figures = self._step(rows)
+            self._move(batch=number + 1, step=self.position.step + 1)
+            self._record(figures)
+            if self.position.step % self.plan.save_every == 0 and number + 1 < self.batches:
+                self._save(CHECKPOINT)
+        found = srcc(self._validation_scores(), self.validation.mos)
+        best = self.position.best_srcc
+        better = best is None or found > best
+        if better:
+            self._move(best_srcc=found, best_epoch=epoch)
+        self._move(epoch=epoch + 1, batch=0)
+        self._record({"validation_srcc": found})
+        if better:
+            self._save(BEST)
+        self._save(CHECKPOINT)
+
+    def _move(self, **changes: Any) -> None:
+        self.position = Position(**{**self.position.__dict__, **changes})
+
+    def _step(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
+        """One step on a batch, which all processes share out among them."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        mine = np.arange(len(rows))[rank::count]
+        parts = [part for part in np.array_split(mine, self.plan.gradient_accumulation) if len(part)]
+        mos = torch.tensor(self.train.mos[rows], dtype=torch.float32, device=self.accelerator.device)
+        together = len(parts) > 1 or count > 1
+        scores = self._all_scores(rows, mine) if together else None
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            own = self._scores(rows[part])
+            # the rest of the batch stands beside the part as numbers, so that every loss is that of the whole batch
+            whole = own if scores is None else scores.index_copy(0, torch.from_numpy(part).to(own.device), own)
+            terms = batch_losses(whole, mos, self.plan.losses)
+            self._backward(torch.stack(list(terms.values())).sum())
+        return self._update(rows, {name: float(value.detach()) for name, value in terms.items()})
+
+    def _update(self, rows: npt.NDArray[np.int64], terms: dict[str, float]) -> dict[str, float]:
+        for value in self.parameters.values():
+            gradient = torch.zeros_like(value) if value.grad is None else value.grad
+            value.grad = (
+                self.accelerator.reduce(gradient, reduction="sum") if self.accelerator.num_processes > 1 else gradient
+            )
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.plan.clip_norm))
+        if not np.isfinite([norm, *terms.values()]).all():
+            names = ", ".join(self.train.names[row] for row in rows[:20])
+            raise TrainingError(f"the loss or its gradient is not finite at step {self.position.step + 1}", subject=names,
+                                hint="the last checkpoint is kept; look at these photos, or lower learning_rate")  # fmt: skip
+        self.optimizer.step()
+        return {**terms, "gradient": norm}
+
+    def _all_scores(self, rows: npt.NDArray[np.int64], mine: npt.NDArray[np.int64]) -> Tensor:
+        """Scores of the whole batch, without gradients, each process having made its own."""
+        with torch.no_grad():
+            own = torch.zeros(len(rows), device=self.accelerator.device)
+            for part in np.array_split(mine, self.plan.gradient_accumulation):
+                if len(part):
+                    own[torch.from_numpy(part)] = self._scores(rows[part])
+            return self.accelerator.reduce(own, reduction="sum") if self.accelerator.num_processes > 1 else own
+
+    def _scores(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Scores of photos with the timestep, noise and flip that are theirs in this epoch."""
+        latents, noise, times = (torch.stack(list(column)) for column in zip(*map(self._drawn, rows), strict=True))
+        model, device = self.model, self.accelerator.device
+        latents, noise, times = latents.to(device), noise.to(device), times.to(device)
+        try:
+            with self.accelerator.autocast():
+                embeds = model.prompts()
+                trace = join_steps([model.step(latents, noise, times, embeds)], embeds)
+                scores: Tensor = model.score_trace(trace, latents.shape[2:]).raw
+        except torch.OutOfMemoryError as error:
+            raise TrainingError("memory of the device ran out", hint=_MEMORY) from error
+        return scores.float()
+
+    def _drawn(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.plan.seed, 2, self.position.epoch, int(row)))
+        latent = self.train.latents.read(int(row), int(rng.integers(self.train.latents.forms)))
+        time_ = int(rng.integers(TRAINING_TIMESTEPS))
+        noise = torch.from_numpy(rng.standard_normal(latent.shape, dtype=np.float32))
+        return latent, noise, torch.tensor(time_)
+
+    @torch.no_grad()
+    def _validation_scores(self) -> npt.NDArray[np.float64]:
+        """As the finished model will score, with its fixed timesteps and noise."""
+        model, device = self.model, self.accelerator.device
+        timesteps = scoring_timesteps(model.config.timesteps)
+        found = []
+        for rows in _parts(len(self.validation.mos), _SCORED_TOGETHER):
+            latents = torch.stack([self.validation.latents.read(row) for row in rows]).to(device)
+            shape = (latents.shape[1], latents.shape[2], latents.shape[3])
+            noise = fixed_noise(len(timesteps), shape, model.config.seed).to(device)
+            with self.accelerator.autocast():
+                trace = model.trace(latents, noise, timesteps)
+                found.append(model.score_trace(trace, shape[1:]).raw.float().cpu())
+        return np.asarray(torch.cat(found).double().numpy())
+
+    def _record(self, figures: Mapping[str, float]) -> None:
+        row = {
+            "step": self.position.step,
+            "epoch": self.position.epoch,
+            **{name: round(value, 6) for name, value in figures.items()},
+        }
+        if self.accelerator.is_main_process:
+            with (self.out / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+        self._progress(self.position.step, self.steps, figures)
+
+    def _save(self, name: str) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.out / name, self.parameters, self.optimizer, self.position)
+        self.accelerator.wait_for_everyone()
+
+
+_MEMORY = "double gradient_accumulation or set gradient_checkpointing: true; neither changes the result"
+
+
+def _parts(count: int, size: int) -> Iterator[range]:
+    for first in range(0, count, size):
+        yield range(first, min(count, first + size))
+
+
+def estimate(trainer: Trainer) -> dict[str, float]:
+    """What a training will take, from one step whose result is thrown away: seconds a step, and hours in all."""
+    before = {name: value.detach().clone() for name, value in trainer.parameters.items()}
+    rows = np.arange(trainer.batch_size)
+    started = time.perf_counter()
+    trainer._backward(trainer._scores(rows[: max(1, trainer.batch_size // trainer.plan.gradient_accumulation)]).sum())
+    seconds = (time.perf_counter() - started) * trainer.plan.gradient_accumulation
+    with torch.no_grad():
+        for name, value in trainer.parameters.items():
+            value.copy_(before[name])
+            value.grad = None
+    return {"seconds_per_step": seconds, "hours": seconds * trainer.steps / 3600}

@@ -1,0 +1,367 @@
+"""A whole training of Stable Diffusion's topology at a small size: it learns, and nothing that happens to it changes the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from PIL import Image, ImageFilter
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import genzqa
+from genzqa import ConfigError, DataError, ModelCorruptError, TrainingError
+from genzqa.cli import app
+from genzqa.databases.registry import open_database
+from genzqa.media.preprocess import resize_square, to_network
+from genzqa.training.losses import batch_losses
+from genzqa.training.plan import Losses, TrainingPlan, read_plan
+from genzqa.training.setup import build_model, prepare
+from genzqa.training.trainer import CHECKPOINT, LOG, Trainer
+
+SIZE = 64
+PROGRAM = [sys.executable, "-c", "from genzqa.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of noise, ever more blurred, with scores to match; each is there to train on and to validate with."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    rows = ["path,mos,split"]
+    for number in range(12):
+        picture = Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
+        picture.filter(ImageFilter.GaussianBlur(number / 2)).save(folder / f"{number}.png")
+        rows += [f"{number}.png,{10 + 7 * number},{split}" for split in ("train", "validation")]
+    (folder / "scores.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(conformance_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conformance base with latents of unit variance, as a trained VAE's are; its own drown in the noise."""
+    folder = Path(shutil.copytree(conformance_base, tmp_path_factory.mktemp("base") / "base"))
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(
+        json.dumps(config | {"scaling_factor": config["scaling_factor"] / 0.042})
+    )
+    return folder
+
+
+@pytest.fixture
+def plan(base: Path) -> TrainingPlan:
+    scorer = {"base": f"local-dir:{base}", "preprocessing": {"size": SIZE}, "timesteps": 1, "name": "small"}
+    return TrainingPlan.model_validate(
+        {"scorer": scorer, "data": ["mine"], "epochs": 2, "batch_size": 6, "learning_rate": 3e-3, "save_every": 1}
+    )
+
+
+def trainer(plan: TrainingPlan, photos: Path, out: Path, **options: object) -> Trainer:
+    spec = f"mine={photos / 'scores.csv'}"
+    made, _ = prepare(plan, [open_database(spec)], out, photos / "latents", Accelerator(cpu=True), **options)
+    return made
+
+
+def weights(one: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in one.parameters.items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_it_learns_a_few_photos(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    long = plan.model_copy(
+        update={
+            "epochs": 40,
+            "batch_size": 12,
+            "learning_rate": 1e-2,
+            "flips": False,
+            "save_every": 1000,
+            "losses": Losses(mse=1, plcc=2),
+        }
+    )
+    learner = trainer(long, photos, tmp_path)
+    before = learner._validation_scores()
+    position = learner.run()
+    learner.finish(["twelve pictures"], build_model(long)[1])
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert position.best_srcc is not None
+    assert position.best_srcc > 0.95
+    assert max(row["validation_srcc"] for row in log if "validation_srcc" in row) == pytest.approx(
+        position.best_srcc, abs=1e-6
+    )
+    assert not np.allclose(learner._validation_scores(), before, atol=1)
+    scorer = genzqa.load(f"local-dir:{tmp_path}")  # what it leaves behind is a model like any other
+    assert scorer.config.training_data == ["twelve pictures"]
+    scores = [scorer.score(photos / f"{number}.png").score for number in range(12)]
+    assert np.corrcoef(scores, np.arange(12))[0, 1] > 0.9
+
+
+def test_a_training_that_stops_anywhere_goes_on_as_if_it_had_not(
+    plan: TrainingPlan, photos: Path, tmp_path: Path
+) -> None:
+    whole = trainer(plan, photos, tmp_path / "whole")
+    whole.run()
+    for stop in (1, 3, 4):
+
+        def interrupt(step: int, *_: object, stop: int = stop) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        out = tmp_path / f"stopped at {stop}"
+        with pytest.raises(KeyboardInterrupt):
+            trainer(plan, photos, out, progress=interrupt).run()
+        again = trainer(plan, photos, out)
+        again.run()
+        assert same(weights(again), weights(whole)), stop
+        assert (out / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+        assert (out / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
+
+
+def write_plan(plan: TrainingPlan, path: Path) -> Path:
+    path.write_text(yaml.safe_dump(plan.model_dump(mode="json")))
+    return path
+
+
+def test_kill_and_resume_by_the_program(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    config = write_plan(plan.model_copy(update={"epochs": 4}), tmp_path / "plan.yaml")
+    arguments = [
+        "train",
+        "--config",
+        config,
+        "--data",
+        f"mine={photos / 'scores.csv'}",
+        "--cache",
+        photos / "latents",
+        "--offline",
+    ]
+    command = [*PROGRAM, *map(str, arguments), "--out"]
+    for name, kill in (("whole", False), ("killed", True)):
+        out = tmp_path / name
+        process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, text=True)
+        if kill:
+            until = time.monotonic() + 120
+            while not (out / LOG).exists() or len((out / LOG).read_text().splitlines()) < 3:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+        said = process.communicate()[1]
+        if not kill:
+            assert process.returncode == 0, said
+            continue
+        assert process.returncode == -signal.SIGKILL
+        assert not list(out.glob("adapter*"))
+        subprocess.run([*command, str(out)], check=True, capture_output=True)
+    assert (tmp_path / "killed" / "adapter.safetensors").read_bytes() == (
+        tmp_path / "whole" / "adapter.safetensors"
+    ).read_bytes()
+    assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_two_processes_give_what_one_gives(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    losses = Losses(mse=1, plcc=0.5, rank=1)  # scores and MOS of the whole batch are needed by each
+    short = plan.model_copy(update={"epochs": 1, "losses": losses})
+    one = trainer(short, photos, tmp_path / "one")
+    one.run()
+    script = tmp_path / "go.py"
+    script.write_text("from genzqa.cli import main\nmain()\n")
+    config = write_plan(short, tmp_path / "plan.yaml")
+    arguments = [
+        "train",
+        "--config",
+        config,
+        "--data",
+        f"mine={photos / 'scores.csv'}",
+        "--out",
+        tmp_path / "two",
+        "--offline",
+    ]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    done = subprocess.run([*launch, str(script), *map(str, arguments)], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = load_file(tmp_path / "two" / CHECKPOINT)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(stored[f"weight.{name}"], value, rtol=1e-4, atol=2e-5)
+    logs = [[json.loads(line) for line in (tmp_path / name / LOG).read_text().splitlines()] for name in ("one", "two")]
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
+    assert [row["mse"] for row in logs[1] if "mse" in row] == pytest.approx(
+        [row["mse"] for row in logs[0] if "mse" in row], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("change", [{"gradient_accumulation": 3}, {"gradient_checkpointing": True}])
+def test_what_saves_memory_changes_nothing(
+    change: dict[str, object], plan: TrainingPlan, photos: Path, tmp_path: Path
+) -> None:
+    short = plan.model_copy(update={"epochs": 1, "losses": Losses(mse=1, plcc=1, rank=1)})
+    plain, sparing = (
+        trainer(short, photos, tmp_path / "a"),
+        trainer(short.model_copy(update=change), photos, tmp_path / "b"),
+    )
+    rows = np.arange(6)
+    first, second = plain._step(rows), sparing._step(rows)
+    assert second == pytest.approx(first, rel=1e-3)
+    for name, value in plain.parameters.items():
+        assert value.grad is not None
+        torch.testing.assert_close(sparing.parameters[name].grad, value.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_only_what_the_plan_names_is_trained(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    one = trainer(plan.model_copy(update={"train": ["context"]}), photos, tmp_path)
+    assert set(one.parameters) == {"context"}
+    frozen = {name: value.clone() for name, value in one.model.named_parameters() if not name.endswith("context")}
+    one._step(np.arange(6))
+    one.run()
+    for name, value in one.model.named_parameters():
+        if name in frozen:
+            assert torch.equal(value, frozen[name]), name
+
+
+def test_cached_latents_are_those_of_the_photos_and_of_their_flips(
+    plan: TrainingPlan, photos: Path, tmp_path: Path
+) -> None:
+    one = trainer(plan, photos, tmp_path)
+    assert one.train.latents.forms == 4
+    with Image.open(photos / "3.png") as image:
+        photo = to_network(resize_square(np.asarray(image), SIZE))
+    for form, axes in enumerate([(), (2,), (1,), (1, 2)]):
+        with torch.inference_mode():
+            expected = one.model.encode(photo.flip(axes)[None])[0]
+        torch.testing.assert_close(one.train.latents.read(3, form), expected, rtol=1e-4, atol=1e-4)
+    (shard,) = one.train.latents.folder.glob("*.safetensors")
+    before = shard.stat().st_mtime_ns
+    trainer(plan, photos, tmp_path / "again")
+    assert shard.stat().st_mtime_ns == before  # what is there is used
+    shard.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="cannot be read"):
+        trainer(plan, photos, tmp_path / "more").run()
+    shard.unlink()
+
+
+def test_a_loss_that_is_not_finite_names_the_photos(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    wild = trainer(plan.model_copy(update={"learning_rate": 1e30, "epochs": 3}), photos, tmp_path)
+    with pytest.raises(TrainingError, match="not finite") as caught:
+        wild.run()
+    assert ".png" in caught.value.subject
+
+
+def test_another_training_s_checkpoint_is_not_gone_on_from(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    short = plan.model_copy(update={"epochs": 1})
+    trainer(short, photos, tmp_path).run()
+    with pytest.raises(TrainingError, match="another plan"):
+        trainer(short.model_copy(update={"seed": 7}), photos, tmp_path).run()
+    (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
+    with pytest.raises(ModelCorruptError, match="is no checkpoint"):
+        trainer(short, photos, tmp_path).run()
+
+
+def test_losses_are_of_the_whole_batch() -> None:
+    mos = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    exact = batch_losses(mos, mos, Losses(mse=1, plcc=1, rank=1))
+    assert all(float(value) == pytest.approx(0, abs=1e-4) for value in exact.values())
+    turned = batch_losses(mos.flip(0), mos, Losses(mse=1, plcc=1, rank=1))
+    assert float(turned["plcc"]) == pytest.approx(200, rel=1e-4)
+    assert float(turned["mse"]) == pytest.approx(500)
+    assert float(turned["rank"]) > 10
+    assert set(batch_losses(mos, mos, Losses())) == {"mse"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [x", "is no YAML"),
+        ("- 1", "the file"),
+        ("data: [mine]", "scorer"),
+        ("data: [mine]\nscorer: {base: sd21}\nepochs: 0", "epochs"),
+        ("data: [mine]\nscorer: {base: sd21}\nepoch: 3", "epoch"),
+    ],
+)
+def test_a_plan_that_is_wrong_names_the_field(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_plan(tmp_path / "plan.yaml")
+    with pytest.raises(ConfigError):
+        read_plan(tmp_path / "gone.yaml")
+
+
+def test_data_that_cannot_be_trained_on_is_refused(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the plan wants mine"):
+        prepare(plan, [], tmp_path, tmp_path, Accelerator(cpu=True))
+    (tmp_path / "few.csv").write_text("path,mos,split\na.png,1,train\nb.png,2,validation\n")
+    with pytest.raises(DataError, match="for validation"):
+        prepare(plan, [open_database(f"mine={tmp_path / 'few.csv'}")], tmp_path, tmp_path, Accelerator(cpu=True))
+    rows = [f"{photos}/{n}.png,{n},{split}" for n in range(12) for split in ("train", "validation")]
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    for name, message in (("bad.png", "cannot be trained on"), ("gone.png", "cannot be trained on")):
+        (tmp_path / "bad.csv").write_text("\n".join(["path,mos,split", *rows, f"{name},3,train"]) + "\n")
+        with pytest.raises(DataError, match=message) as caught:
+            prepare(
+                plan, [open_database(f"mine={tmp_path / 'bad.csv'}")], tmp_path, tmp_path / "l", Accelerator(cpu=True)
+            )
+        assert name in caught.value.subject
+
+
+def test_a_dry_run_says_what_it_would_take(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    config = write_plan(plan, tmp_path / "plan.yaml")
+    arguments = [
+        "train",
+        "--config",
+        str(config),
+        "--data",
+        f"mine={photos / 'scores.csv'}",
+        "--out",
+        str(tmp_path / "out"),
+        "--dry-run",
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for said in (
+        "12 to train on, 12 for validation",
+        "2 of 6 photos an epoch, 4 in all",
+        "trained parameters",
+        "s a step",
+    ):
+        assert said in result.stderr
+    assert not (tmp_path / "out" / CHECKPOINT).exists()
+
+
+def test_adapt_tunes_a_model_to_ones_own_scores(small_scorer: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my-run"
+    arguments = ["adapt", "--csv", str(photos / "scores.csv"), "--model", f"local-dir:{small_scorer}", "--out", str(out),
+                 "--range", "0", "100", "--epochs", "2", "--offline"]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    before, after = load_file(small_scorer / "adapter.safetensors"), load_file(out / "adapter.safetensors")
+    assert any(not torch.equal(after[name], value) for name, value in before.items() if name in after)
+    scorer = genzqa.load(f"local-dir:{out}")
+    assert scorer.config.name == "my-run"
+    assert 0 <= scorer.score(photos / "5.png").score <= 100
+    refused = CliRunner().invoke(app, [*arguments[:-5], "--range", "5", "1"])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_committed_plans_are_the_published_training(path: Path) -> None:
+    plan = read_plan(path)
+    assert path.stem == plan.scorer.name
+    published = TrainingPlan(scorer=plan.scorer, data=["flive"])
+    told = {"scorer", "precision", "gradient_checkpointing"}
+    assert plan.model_dump(exclude=told) == published.model_dump(exclude=told)
+    assert (plan.scorer.timesteps, plan.scorer.lora_rank, plan.scorer.readout) == (8, 4, "published")
