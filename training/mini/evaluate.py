@@ -10,56 +10,29 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import optimize, stats
 
 import genzqa
 from degradations import DEGRADATIONS
+from genzqa.evaluation.statistics import measure
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from photos import open_biq2021
 
-Floats = npt.NDArray[np.float64]
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)
-RESAMPLES = 1000
 
 
-def logistic(x: Floats, top: float, bottom: float, centre: float, width: float) -> Floats:
-    """The four-parameter monotonic logistic of VQEG."""
-    return np.asarray((top - bottom) / (1 + np.exp(-(x - centre) / abs(width))) + bottom)
-
-
-def measures(score: Floats, mos: Floats) -> dict[str, float]:
-    """SRCC and KRCC on the scores themselves; PLCC and RMSE after the logistic fit."""
-    start = (mos.max(), mos.min(), float(np.mean(score)), float(np.std(score)) / 2)
-    fitted = logistic(score, *optimize.curve_fit(logistic, score, mos, p0=start, maxfev=20000)[0])
-    return {
-        "srcc": float(stats.spearmanr(score, mos).statistic),
-        "krcc": float(stats.kendalltau(score, mos).statistic),
-        "plcc": float(stats.pearsonr(fitted, mos).statistic),
-        "rmse": float(np.sqrt(np.mean((fitted - mos) ** 2))),
-    }
-
-
-def bootstrap(measure: Callable[[Floats, Floats], float], score: Floats, mos: Floats, seed: int = 0) -> list[float]:
-    """95 % percentile interval over resampled photos."""
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, len(score), len(score)) for _ in range(RESAMPLES)]
-    values = [measure(score[index], mos[index]) for index in drawn]
-    return [round(float(bound), 4) for bound in np.percentile(values, [2.5, 97.5])]
-
-
-def report(score: Floats, mos: Floats) -> dict[str, Any]:
-    found = {name: round(value, 4) for name, value in measures(score, mos).items()}
-    return {"photos": len(score), **found,
-            "srcc_95": bootstrap(lambda s, m: float(stats.spearmanr(s, m).statistic), score, mos),
-            "plcc_linear_95": bootstrap(lambda s, m: float(stats.pearsonr(s, m).statistic), score, mos)}  # fmt: skip
+def report(score: npt.NDArray[np.float64], mos: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Every measure with its 95 % interval."""
+    found: dict[str, Any] = {"photos": len(score)}
+    for name, figure in measure(score, mos).items():
+        found |= {name: round(figure.value, 4), f"{name}_95": [round(figure.low, 4), round(figure.high, 4)]}
+    return found
 
 
 def evaluate_biq2021(root: Path, cache: Path, split: str) -> dict[str, Any]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import genzqa
@@ -71,6 +75,24 @@ def ladders(frames: Frames) -> Iterator[tuple[str, list[bytes]]]:
         yield name, [intact, *(encoded(frames, codec, options, crf) for crf in rates)]
 
 
+def scored(frames: Frames) -> dict[str, tuple[list[float], list[float]]]:
+    """Of every ladder the scores of its videos, and what their frames alone would give."""
+    torch.set_num_threads(1)  # the sources are shared out among processes
+    scorer, calibration = genzqa.load(), load_scorer("mini").config.calibration
+    assert calibration is not None
+    known: dict[bytes, tuple[float, float]] = {}
+    found = {}
+    for name, videos in ladders(frames):
+        for video in videos:
+            if video not in known:
+                result = scorer.score(video)
+                alone = float(np.mean([frame.raw for frame in result.frames]))
+                known[video] = result.score, calibrate(alone, calibration)[0]
+        steps = [known[video] for video in videos]
+        found[name] = [score for score, _ in steps], [alone for _, alone in steps]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=Path, required=True)
@@ -84,18 +106,11 @@ def main() -> None:
     if arguments.kodak:
         photos = sorted(arguments.kodak.glob("*.png"))[:: max(1, 24 // arguments.photos)][: arguments.photos]
         sources |= {path.name: panned(path, number) for number, path in enumerate(photos)}
-    scorer, calibration = genzqa.load(), load_scorer("mini").config.calibration
-    assert calibration is not None
     scores: dict[str, list[tuple[list[float], list[float]]]] = {}
-    for frames in sources.values():
-        known: dict[bytes, tuple[float, float]] = {}
-        for name, videos in ladders(frames):
-            for video in videos:
-                if video not in known:
-                    result = scorer.score(video)
-                    alone = float(np.mean([frame.raw for frame in result.frames]))
-                    known[video] = result.score, calibrate(alone, calibration)[0]
-            scores.setdefault(name, []).append(tuple(map(list, zip(*(known[video] for video in videos), strict=True))))
+    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
+        for found in pool.map(scored, sources.values()):
+            for name, steps in found.items():
+                scores.setdefault(name, []).append(steps)
     report: dict[str, Any] = {"clips": sorted(sources), "strengths": STRENGTHS,
                               "crf": {name: rates for name, (_, _, rates) in CODECS.items()}, "ladders": {}}  # fmt: skip
     for name, found in scores.items():

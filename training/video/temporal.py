@@ -15,6 +15,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's rec
 
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
 from modulator import Samples, train_modulator
-from motion import MotionStage, ahead, batches, faulty, open_windows, to_clip
+from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, to_clip
 from windows import Window, camera_moves, real_windows
 
 from export import HALF, write_manifest
@@ -149,46 +150,70 @@ def trained_network(config: dict[str, Any], out: Path) -> SlowFast:
     return stage.network.eval()
 
 
-@torch.no_grad()
 def read_windows(config: dict[str, Any], out: Path, model_name: str) -> None:
     """``samples.safetensors``: what the frozen parts make of every window, as it is and with faults."""
+    count = len(np.load(out / "windows.npz")["rate"])
+    with ProcessPoolExecutor(
+        os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
+    ) as pool:
+        rows = list(pool.map(_read_window, range(count), chunksize=8))
+    tensors = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, out / "samples.safetensors")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a process needs to read windows."""
+
+    reader: GenzVQA
+    network: SlowFast
+    windows: Windows
+    whole: npt.NDArray[np.uint8]
+    coded_whole: npt.NDArray[np.uint8]
+    variants: int
+    seed: int
+
+
+_reading: _Reading
+
+
+def _start_reading(config: dict[str, Any], out: Path, model_name: str) -> None:
+    global _reading
+    torch.set_num_threads(1)  # the windows are shared out among processes
     image, network = load_scorer(model_name).model, trained_network(config, out)
     reader = GenzVQA(image, VideoConfig(timesteps=config["scorer"]["timesteps"]),
                      slow_features=network.config.slow_features, fast_features=network.config.fast_features)  # fmt: skip
-    small, whole, coded_small, coded_whole = (
-        np.load(out / f"{name}.npy", mmap_mode="r") for name in ("small", "whole", "coded-small", "coded-whole")
-    )
-    table, rng = np.load(out / "windows.npz"), np.random.default_rng(config["seed"] + 2)
-    rows: dict[str, list[Any]] = {name: [] for name in ("raw", "slow", "fast", "share")}
-    queries: list[list[torch.Tensor]] = []
-    for number in range(len(small)):
-        rate = float(table["rate"][number])
-        plain = _readings(reader, whole[number])
-        seen, shares, clips = [plain], [], []
-        for variant in range(config["modulator"]["variants"]):
-            name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
-            strength = float(rng.random())
-            clip, share = faulty(small[number], rate, name, strength, rng)
-            clips.append(to_clip(clip))
-            shares.append(share)
-            if variant:
-                altered = FAULTS[name](whole[number, 1:], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
-                seen.append(plain if altered is None else _readings(reader, altered))
-        for clip, frame, left in zip(
-            coded_small[number], coded_whole[number], table["coded_share"][number], strict=True
-        ):
-            clips.append(to_clip(clip))
-            shares.append(float(left) * frame_rate_share(rate, motion_of(small[number])))
-            seen.append(_readings(reader, frame[None]))
-        slow, fast = network(torch.stack(clips))
-        rows["raw"].append(torch.stack([raw for raw, _ in seen]))
-        rows["slow"].append(slow)
-        rows["fast"].append(fast)
-        rows["share"].append(torch.tensor(shares, dtype=torch.float32))
-        queries.append([torch.stack(layer) for layer in zip(*(found for _, found in seen), strict=True)])
-    tensors = {name: torch.stack(column) for name, column in rows.items()}
-    tensors |= {f"query.{p}": torch.stack(layer) for p, layer in enumerate(zip(*queries, strict=True))}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, out / "samples.safetensors")
+    whole, coded_whole = (np.load(out / f"{name}.npy", mmap_mode="r") for name in ("whole", "coded-whole"))
+    _reading = _Reading(reader, network, open_windows(out), whole, coded_whole, config["modulator"]["variants"],
+                        config["seed"] + 2)  # fmt: skip
+
+
+@torch.inference_mode()
+def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
+    """One row of `Samples`; its chances come of its number, so that any process may read it."""
+    it, rng = _reading, np.random.default_rng((_reading.seed, number))
+    rate, small, whole = float(it.windows.rate[number]), it.windows.small[number], it.whole[number]
+    plain = _readings(it.reader, whole)
+    seen, shares, clips = [plain], [], []
+    for variant in range(it.variants):
+        name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
+        strength = float(rng.random())
+        clip, share = faulty(small, rate, name, strength, rng)
+        clips.append(to_clip(clip))
+        shares.append(share)
+        if variant:
+            altered = FAULTS[name](whole[1:], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
+            seen.append(plain if altered is None else _readings(it.reader, altered))
+    for clip, frame, left in zip(
+        it.windows.coded[number], it.coded_whole[number], it.windows.coded_share[number], strict=True
+    ):
+        clips.append(to_clip(clip))
+        shares.append(float(left) * frame_rate_share(rate, motion_of(small)))
+        seen.append(_readings(it.reader, frame[None]))
+    slow, fast = it.network(torch.stack(clips))
+    row = {"raw": torch.stack([raw for raw, _ in seen]), "slow": slow, "fast": fast, "share": torch.tensor(shares)}
+    row |= {f"query.{p}": torch.stack(layer) for p, layer in enumerate(zip(*(found for _, found in seen), strict=True))}
+    return {name: value.float().numpy() for name, value in row.items()}
 
 
 def _readings(reader: GenzVQA, frames: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
