@@ -19,7 +19,7 @@ def clip_numbers(data: bytes, start: float, rate: float | None, frames: int = 8)
     (25.0, [4, 5, 6, 7, 8, 9, 10, 11]),
     (50.0, [4, 4, 5, 5, 6, 6, 7, 7]),
     (12.5, [4, 6, 8, 10, 12, 14, 16, 18]),
-    (30.0, [4, 4, 5, 6, 7, 8, 9, 9]),
+    (30.0, [4, 5, 5, 6, 7, 8, 9, 10]),
 ])  # fmt: skip
 def test_clips_follow_the_clock_and_not_the_frames(rate, expected):
     assert clip_numbers(encode(grey_frames(40)), 0.16, rate) == expected

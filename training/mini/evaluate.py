@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +78,20 @@ def evaluate_readouts(root: Path, cache: Path) -> dict[str, Any]:
 
 def evaluate_ladders(folder: Path) -> dict[str, Any]:
     """Mean score over the photos at every step of every ladder; step 0 is the photo itself."""
-    scorer = genzqa.load()
-    photos = [genzqa_pixels(path) for path in sorted(folder.glob("*.png"))]
-    pristine = [scorer.score(photo).score for photo in photos]
-    table: dict[str, Any] = {}
-    for kind, degrade in DEGRADATIONS.items():
-        means = [float(np.mean(pristine))]
-        for strength in LADDER:
-            rng = np.random.default_rng(7)
-            means.append(float(np.mean([scorer.score(degrade(photo, strength, rng)).score for photo in photos])))
-        table[kind] = {"mean_score": [round(value, 2) for value in means], "falls": bool(np.all(np.diff(means) < 0))}
-    return {"photos": len(photos), "strengths": LADDER, "ladders": table}
+    paths = sorted(folder.glob("*.png"))
+    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
+        table = dict(zip(DEGRADATIONS, pool.map(partial(one_ladder, paths), DEGRADATIONS), strict=True))
+    return {"photos": len(paths), "strengths": LADDER, "ladders": table}
+
+
+def one_ladder(paths: list[Path], kind: str) -> dict[str, Any]:
+    torch.set_num_threads(1)  # the ladders are shared out among processes
+    scorer, photos = genzqa.load(), [genzqa_pixels(path) for path in paths]
+    means = [float(np.mean([scorer.score(photo).score for photo in photos]))]
+    for strength in LADDER:
+        rng = np.random.default_rng(7)
+        means.append(float(np.mean([scorer.score(DEGRADATIONS[kind](photo, strength, rng)).score for photo in photos])))
+    return {"mean_score": [round(value, 2) for value in means], "falls": bool(np.all(np.diff(means) < 0))}
 
 
 def genzqa_pixels(path: Path) -> npt.NDArray[np.uint8]:

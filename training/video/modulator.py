@@ -96,7 +96,8 @@ def level(modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArr
     the mean of all windows, most of which are faulty, and a sound video would lose what it never lacked. Changes no order."""
     index = torch.from_numpy(rows)
     queries = [layer[index, 0] for layer in samples.queries]
-    gamma = modulated(modulator, queries, samples.slow[index, :1], samples.fast[index, :1])
+    slow, fast = (motion[index, :1].expand(-1, 2, -1) for motion in (samples.slow, samples.fast))  # two clips alike
+    gamma = modulated(modulator, queries, slow, fast)
     factor = samples.share[index, 0].mean() / gamma.mean()
     for layer in modulator.linear.values():
         assert isinstance(layer, torch.nn.Linear)
