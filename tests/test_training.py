@@ -175,6 +175,7 @@ def test_two_processes_give_what_one_gives(plan: TrainingPlan, photos: Path, tmp
     losses = Losses(mse=1, plcc=0.5, rank=1)  # scores and MOS of the whole batch are needed by each
     short = plan.model_copy(update={"epochs": 1, "losses": losses})
     one = trainer(short, photos, tmp_path / "one")
+    start = weights(one)
     one.run()
     script = tmp_path / "go.py"
     script.write_text("from genzqa.cli import main\nmain()\n")
@@ -195,8 +196,10 @@ def test_two_processes_give_what_one_gives(plan: TrainingPlan, photos: Path, tmp
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     stored = load_file(tmp_path / "two" / CHECKPOINT)
-    for name, value in weights(one).items():
-        torch.testing.assert_close(stored[f"weight.{name}"], value, rtol=1e-4, atol=2e-5)
+    # AdamW's first steps are as long for a gradient of rounding errors as for any other, so single weights may differ
+    apart = sum(float((stored[f"weight.{name}"] - value).square().sum()) for name, value in weights(one).items())
+    moved = sum(float((value - start[name]).square().sum()) for name, value in weights(one).items())
+    assert apart < 1e-3 * moved
     logs = [[json.loads(line) for line in (tmp_path / name / LOG).read_text().splitlines()] for name in ("one", "two")]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
     assert [row["mse"] for row in logs[1] if "mse" in row] == pytest.approx(
