@@ -260,7 +260,9 @@ def test_interruption_leaves_nothing_half_written(folder, small_scorer, number, 
     (folder / "scores.csv").write_text("old")
     command = [*PROGRAM, "score", *["album/x.jpg"] * 5000, "--json", "--csv", "scores.csv", "--batch-size", "1",
                "--model", f"local-dir:{small_scorer}"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:  # fmt: skip
+        # where these tests run in the background, SIGINT is ignored, and the program would inherit that
         assert json.loads(process.stdout.readline())["status"] == "ok"
         process.send_signal(number)
         _, errors = process.communicate(timeout=300)  # far less than 5000 photos take

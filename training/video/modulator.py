@@ -8,13 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from windows import CODED_STRENGTHS
 
 from genzqa.model.modulator import TemporalQualityModulator
 
 
+CODED = len(CODED_STRENGTHS)  # the last variants of every window
+LEAST_FALL = 1.0  # MOS units
+
+
 @dataclass(frozen=True)
 class Samples:
-    """V variants of N windows, the first of each as it is.
+    """V variants of N windows, the first of each as it is, the last `CODED` through an encoder, ever more strongly.
 
     raw ``(N, V)``: the image model's quality of the frames; queries: P tensors ``(N, V, C)``, mean over frames and prompts;
     slow ``(N, V, S)``, fast ``(N, V, F)``; share ``(N, V)``: of the quality that is left.
@@ -77,6 +82,7 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
         )
         modulator.train()
         loss = ((raw * modulated(modulator, queries, slow, fast) - target) ** 2).mean() / 100
+        loss = loss + plan["order"] * out_of_order(modulator, samples, rng.choice(chosen, int(plan["ordered"])))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(modulator.parameters(), 1.0)
@@ -88,6 +94,20 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
     level(modulator, samples, chosen)
     history.append({"step": int(plan["steps"]), "levelled": 1, **figures(modulator, samples, held, int(plan["clips"]))})
     return history
+
+
+def out_of_order(modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    """By how many MOS units, on average, a fault lowers the score too little: half of what it owes, and `LEAST_FALL` at least.
+    Compared are every variant with the window as it is, and each encoding with the next stronger one."""
+    index = torch.from_numpy(rows)
+    count, variants = len(rows), samples.share.shape[1]
+    queries = [layer[index].flatten(0, 1) for layer in samples.queries]
+    slow, fast = (one[index].flatten(0, 1)[:, None].expand(-1, 2, -1) for one in (samples.slow, samples.fast))
+    score = samples.raw[index] * modulated(modulator, queries, slow, fast).view(count, variants)
+    owed = samples.raw[index, :1] * samples.share[index]
+    coded = variants - CODED
+    falls, due = (torch.cat([one[:, 1:] - one[:, :1], one[:, coded:].diff(dim=1)], 1) for one in (score, owed))
+    return torch.relu(falls - (0.5 * due).clamp(max=-LEAST_FALL))[due < 0].mean()
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from genzqa.model.slowfast import DEVIATION, MEAN, SlowFast
 
 CODING = "coding"
 KINDS = ("none", *FAULTS, CODING)
+LEAST_FALL = 0.02  # of the share, owed to the mildest fault too: what can hardly be seen must not look like a gain
 
 
 class MotionStage(nn.Module):
@@ -45,7 +46,7 @@ class MotionStage(nn.Module):
         falls, owed = guess.view(-1, 3).diff(dim=1), share.view(-1, 3).diff(dim=1)
         return {
             "share": 20 * F.mse_loss(guess, share),
-            "order": 2 * F.relu(falls - 0.5 * owed).mean(),
+            "order": 6 * F.relu(falls - (0.5 * owed).clamp(max=-LEAST_FALL)).mean(),
             "kind": 0.2 * F.cross_entropy(logits, kind),
         }
 
@@ -89,8 +90,8 @@ def faulty(frames: Frames, rate: float, name: str, strength: float, rng: np.rand
 
 @dataclass(frozen=True)
 class Windows:
-    """N windows small ``(N, n, h, w, 3) uint8``, the same twice through an encoder ``(N, 2, n, h, w, 3)``, the share of the
-    quality that each encoding leaves ``(N, 2)``, and the frames per second of the source ``(N,)``."""
+    """N windows small ``(N, n, h, w, 3) uint8``, the same through an encoder at E falling qualities ``(N, E, n, h, w, 3)``, the
+    share of the quality that each encoding leaves ``(N, E)``, and the frames per second of the source ``(N,)``."""
 
     small: npt.NDArray[np.uint8]
     coded: npt.NDArray[np.uint8]
@@ -117,12 +118,13 @@ def draw_triple(windows: Windows, row: int, rng: np.random.Generator) -> tuple[l
     number = KINDS.index(name)
     if name == CODING:
         look = int(rng.integers(2**31))  # the three are filmed alike
-        clips = [as_filmed(one, np.random.default_rng(look)) for one in (windows.small[row], *windows.coded[row])]
+        two = np.sort(rng.choice(windows.coded.shape[1], 2, replace=False))
+        clips = [as_filmed(one, np.random.default_rng(look)) for one in (windows.small[row], *windows.coded[row, two])]
         intact = frame_rate_share(rate, motion_of(clips[0]))
-        shares = [intact, *(float(left) * intact for left in windows.coded_share[row])]
+        shares = [intact, *(float(left) * intact for left in windows.coded_share[row, two])]
         return [as_received(clip, rng) for clip in clips], shares, [0, number, number]
     frames = as_filmed(windows.small[row], rng)
-    mild = float(rng.uniform(0, 0.7))
+    mild = 0.7 * float(rng.random()) ** 2  # mostly the mildest, which are the hardest to tell
     seed = int(rng.integers(2**31))  # the two copies share the fault's own chances
     drawn = [faulty(frames, rate, "none", 0.0, rng)]
     drawn += [faulty(frames, rate, name, s, np.random.default_rng(seed)) for s in (mild, rng.uniform(mild + 0.1, 1))]

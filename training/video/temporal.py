@@ -197,7 +197,7 @@ def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
     seen, shares, clips = [plain], [], []
     for variant in range(it.variants):
         name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
-        strength = float(rng.random())
+        strength = float(rng.random()) ** 2  # mild ones more often
         clip, share = faulty(small, rate, name, strength, rng)
         clips.append(to_clip(clip))
         shares.append(share)

@@ -26,6 +26,7 @@ MOMENTS = (4, 20)  # which frames are kept whole
 WIDEST = 480  # columns of the frames that are encoded and kept whole
 LARGER = 4  # times the small frames: a camera move as it is encoded
 AS_SCORED: dict[str, Any] = {"clip_frames": LENGTH, "clip_side": SIDES[0], "clip_rate": RATE}
+CODED_STRENGTHS = ((0.0, 0.15), (0.25, 0.55), (0.65, 1.0))  # each drawn between two ends of the codec's ladder
 SLOWEST = 23.0  # frames per second; slower clips are faulty already
 
 
@@ -41,13 +42,13 @@ class Coded:
 @dataclass(frozen=True)
 class Window:
     """small ``(LENGTH, 72, 96, 3)``, whole frames ``(2, h, w, 3)``, frames per second of the source, where it is from, and
-    the same through an encoder, at a higher and at a lower quality."""
+    the same through an encoder, at a high, a lower and a low quality."""
 
     small: Frames
     whole: Frames
     rate: float
     source: str
-    coded: tuple[Coded, Coded]
+    coded: tuple[Coded, ...]
 
 
 def real_windows(path: Path, most: int, rng: np.random.Generator) -> Iterator[Window]:
@@ -72,10 +73,9 @@ def real_windows(path: Path, most: int, rng: np.random.Generator) -> Iterator[Wi
             yield Window(_middle(clip), shown[list(MOMENTS)], rate, path.name, _coded(shown, rng))
 
 
-def _coded(frames: Frames, rng: np.random.Generator) -> tuple[Coded, Coded]:
+def _coded(frames: Frames, rng: np.random.Generator) -> tuple[Coded, ...]:
     name = str(rng.choice(list(CODECS)))
-    mild = float(rng.uniform(0, 0.7))
-    return _through(frames, name, mild), _through(frames, name, float(rng.uniform(mild + 0.2, 1)))
+    return tuple(_through(frames, name, float(rng.uniform(*reach))) for reach in CODED_STRENGTHS)
 
 
 def _through(frames: Frames, name: str, strength: float) -> Coded:
