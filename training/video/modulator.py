@@ -12,14 +12,14 @@ from windows import CODED_STRENGTHS
 
 from genzqa.model.modulator import TemporalQualityModulator
 
-
 CODED = len(CODED_STRENGTHS)  # the last variants of every window
 LEAST_FALL = 1.0  # MOS units
 
 
 @dataclass(frozen=True)
 class Samples:
-    """V variants of N windows, the first of each as it is, the last `CODED` through an encoder, ever more strongly.
+    """V variants of N windows, the first of each as it is, the last `CODED` through an encoder, ever more strongly; among the
+    others one in which nothing moves, which lacks nothing.
 
     raw ``(N, V)``: the image model's quality of the frames; queries: P tensors ``(N, V, C)``, mean over frames and prompts;
     slow ``(N, V, S)``, fast ``(N, V, F)``; share ``(N, V)``: of the quality that is left.

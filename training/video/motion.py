@@ -88,6 +88,11 @@ def faulty(frames: Frames, rate: float, name: str, strength: float, rng: np.rand
     return as_received(shown, rng), share * left
 
 
+def still(frames: Frames, rng: np.random.Generator) -> Frames:
+    """The same as a camera on a tripod sees it where nothing moves, which is no freeze: one frame throughout."""
+    return as_received(np.repeat(frames[:1], len(frames), 0), rng)
+
+
 @dataclass(frozen=True)
 class Windows:
     """N windows small ``(N, n, h, w, 3) uint8``, the same through an encoder at E falling qualities ``(N, E, n, h, w, 3)``, the

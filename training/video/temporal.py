@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's rec
 
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
 from modulator import Samples, train_modulator
-from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, to_clip
+from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, still, to_clip
 from windows import Window, camera_moves, real_windows
 
 from export import HALF, write_manifest
@@ -204,6 +204,9 @@ def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
         if variant:
             altered = FAULTS[name](whole[1:], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
             seen.append(plain if altered is None else _readings(it.reader, altered))
+    clips.append(to_clip(still(small, rng)))
+    shares.append(1.0)
+    seen.append(plain)
     for clip, frame, left in zip(
         it.windows.coded[number], it.coded_whole[number], it.windows.coded_share[number], strict=True
     ):

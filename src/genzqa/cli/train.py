@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from genzqa.databases.database import Samples
     from genzqa.training.plan import TrainingPlan
     from genzqa.training.setup import Shares
@@ -23,7 +26,9 @@ Data = Annotated[
     list[str], typer.Option("--data", metavar="NAME=PATH", help="A database of the plan; repeat for more.")
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoint, log and the finished adapter are written.")]
-Cache = Annotated[Path | None, typer.Option(metavar="DIR", help="Where latents are kept [default: OUT/latents].")]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where latents and motion features are kept [default: OUT/latents].")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 Start = Annotated[str, typer.Option("--model", help="The model to tune: mini, or local-dir:FOLDER.")]
@@ -39,7 +44,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
 def train_command(
     config: ConfigFile, data: Data, out: Out, cache: Cache = None, dry_run: DryRun = False, offline: Offline = False
 ) -> None:
-    """Train GenzIQA on photos with human scores. Started again, it goes on where it stopped.
+    """Train GenzIQA on photos, or GenzVQA on videos, with human scores. Started again, it goes on where it stopped.
 
     What is left in DIR is an adapter: genzqa score --model local-dir:DIR. For several processes, accelerate launch "$(which genzqa)"
     train ...
@@ -63,9 +68,10 @@ def adapt_command(
     cache: Cache = None,
     offline: Offline = False,
 ) -> None:
-    """Tune a model to your own scores: prompts and LoRA only, minutes for a few hundred photos.
+    """Tune a model to your own scores of photos, or of videos: prompts and LoRA only (and, for videos, the temporal part);
+    minutes for a few hundred photos.
 
-    A quarter of the photos (or those marked split=validation) is set aside to choose the epoch and to fit the calibration.
+    A quarter of them (or those marked split=validation) is set aside to choose the epoch and to fit the calibration.
     """
     import dataclasses
 
@@ -82,11 +88,18 @@ def adapt_command(
             samples, database=dataclasses.replace(samples.database, mos_range=scale, range_known=True)
         )
     start = load_scorer(model, offline=offline).config
+    parts: list[Any] = ["context", "lora"]
+    video = None
+    if samples.database.kind == "video":
+        if start.video is None:
+            raise ConfigError("this model has no temporal part to tune", subject=model, hint="start from mini")
+        video, parts = start.video.model_copy(update={"calibration": None}), [*parts, "tqm"]
     scorer = start.model_copy(
-        update={"name": out.name, "lora_rank": start.lora_rank or 4, "calibration": None, "video": None}
+        update={"name": out.name, "lora_rank": start.lora_rank or 4, "calibration": None, "video": video}
     )
-    plan = TrainingPlan(scorer=scorer, data=["mine"], start=model, train=["context", "lora"], epochs=epochs, learning_rate=1e-3,
-                        seed=seed, flips=False)  # fmt: skip
+    frames = video.frames if video else 12
+    plan = TrainingPlan(scorer=scorer, data=["mine"], start=model, train=parts, epochs=epochs, frames=frames, learning_rate=1e-3,
+                        gradient_accumulation=4 if video else 1, seed=seed, flips=False)  # fmt: skip
     _train(plan, [samples], out, cache or out / "latents", shares=(0.75, 0.25, 0.0), offline=offline)
 
 
@@ -102,32 +115,34 @@ def _train(plan: TrainingPlan, databases: list[Samples], out: Path, cache: Path,
     from genzqa.training.trainer import estimate
 
     accelerator = Accelerator(mixed_precision="bf16" if plan.precision == "bf16" else "no")
-    said = _Said(quiet=not accelerator.is_main_process)
-    trainer, base_sha256 = prepare(plan, databases, out, cache, accelerator, shares=shares, offline=offline, encoded=said.encoded,
-                                   progress=said.step)  # fmt: skip
-    count = sum(value.numel() for value in trainer.parameters.values())
-    said.line(f"photos: {len(trainer.train.mos)} to train on, {len(trainer.validation.mos)} for validation")
-    said.line(f"steps: {trainer.batches} of {trainer.batch_size} photos an epoch, {trainer.steps} in all")
-    said.line(f"trained parameters: {count:,}")
-    if dry_run:
-        taken = estimate(trainer)
+    noun = "photo" if plan.scorer.video is None else "video"
+    with _said(noun, quiet=not accelerator.is_main_process) as said:
+        trainer, base_sha256 = prepare(plan, databases, out, cache, accelerator, shares=shares, offline=offline,
+                                       encoded=said.encoded, progress=said.step)  # fmt: skip
+        task = trainer.task
+        said.line(f"{noun}s: {len(task.train.mos)} to train on, {len(task.validation.mos)} for validation")
+        said.line(f"steps: {trainer.batches} of {trainer.batch_size} {noun}s an epoch, {trainer.steps} in all")
+        said.line(f"trained parameters: {sum(value.numel() for value in trainer.parameters.values()):,}")
+        if dry_run:
+            taken = estimate(trainer)
+            said.line(
+                f"about {taken['seconds_per_step']:.1f} s a step on {accelerator.device}, {taken['hours']:.1f} hours in all, "
+                f"{taken['gib']:.1f} GiB"
+            )
+            return
+        position = trainer.run()
+        trainer.finish(plan.data, base_sha256)
         said.line(
-            f"about {taken['seconds_per_step']:.1f} s a step on {accelerator.device}, {taken['hours']:.1f} hours in all"
+            f"best of {plan.epochs} epochs: {(position.best_epoch or 0) + 1}, validation SRCC {position.best_srcc:.3f}"
         )
-        return
-    position = trainer.run()
-    trainer.finish(plan.data, base_sha256)
-    said.line(
-        f"best of {plan.epochs} epochs: {(position.best_epoch or 0) + 1}, validation SRCC {position.best_srcc:.3f}"
-    )
-    said.line(f"score with it: genzqa score --model local-dir:{out} PHOTO")
+        said.line(f"score with it: genzqa score --model local-dir:{out} {noun.upper()}")
 
 
 class _Said:
     """What the program says while it trains: plain lines on stderr, at most one in two seconds."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._last, self._started = quiet, 0.0, time.monotonic()
+    def __init__(self, noun: str, *, quiet: bool) -> None:
+        self._noun, self._quiet, self._last = noun, quiet, 0.0
 
     def line(self, text: str) -> None:
         if not self._quiet:
@@ -135,11 +150,11 @@ class _Said:
 
     def encoded(self, done: int, total: int) -> None:
         if self._due() or done == total:
-            self.line(f"latents: {done} of {total} photos encoded")
+            self.line(f"latents: {done} of {total} {self._noun}s encoded")
 
     def step(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
         if self._due() or "validation_srcc" in figures:
-            self.line(f"step {step} of {steps}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            self.line(f"step {step} of {steps}: {_listed(figures)}")
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -147,3 +162,45 @@ class _Said:
             return False
         self._last = now
         return True
+
+
+class _Drawn(_Said):
+    """On a terminal: a bar with the time left; what stays are the lines of epochs."""
+
+    def __init__(self, noun: str, bars: Progress) -> None:
+        super().__init__(noun, quiet=False)
+        self._bars = bars
+        self._task = bars.add_task("", total=None, visible=False)
+
+    def line(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def encoded(self, done: int, total: int) -> None:
+        self._bars.update(
+            self._task, description=f"encoding {self._noun}s", completed=done, total=total, visible=done < total
+        )
+
+    def step(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        if "validation_srcc" in figures:
+            self.line(f"step {step} of {steps}: {_listed(figures)}")
+            return
+        self._bars.update(self._task, description=_listed(figures), completed=step, total=steps, visible=step < steps)
+
+
+@contextmanager
+def _said(noun: str, *, quiet: bool) -> Iterator[_Said]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _Said(noun, quiet=quiet)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+        yield _Drawn(noun, bars)
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

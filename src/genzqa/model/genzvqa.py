@@ -14,7 +14,7 @@ from genzqa.model.modulator import TemporalQualityModulator
 
 if TYPE_CHECKING:
     from genzqa.model.config import VideoConfig
-    from genzqa.model.genziqa import GenzIQA
+    from genzqa.model.genziqa import GenzIQA, Trace
 
 FRAMES_AT_ONCE = 4  # of a video in one UNet call; bounds memory, never changes a score
 
@@ -41,6 +41,13 @@ class FrameReadings:
         return FrameReadings(
             torch.cat([part.raw for part in parts]), torch.cat([part.block_scores for part in parts]), queries
         )
+
+    def split(self, counts: Sequence[int]) -> list[FrameReadings]:
+        """The readings of several videos' frames, one video after another, taken apart; ``counts`` are their frames."""
+        sizes = list(counts)
+        layers = zip(*(torch.split(query, sizes) for query in self.queries), strict=True)
+        columns = zip(torch.split(self.raw, sizes), torch.split(self.block_scores, sizes), layers, strict=True)
+        return [FrameReadings(raw, blocks, list(queries)) for raw, blocks, queries in columns]
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,11 @@ class GenzVQA(nn.Module):
         return FrameReadings.joined(parts)
 
     def _read(self, latents: Tensor, noise: Tensor, timesteps: Sequence[int] | Tensor) -> FrameReadings:
-        trace = self.image.trace(latents, noise, timesteps)
-        scored = self.image.score_trace(trace, latents.shape[2:])
+        return self.readings(self.image.trace(latents, noise, timesteps), latents.shape[2:])
+
+    def readings(self, trace: Trace, latent_size: Sequence[int]) -> FrameReadings:
+        """What a video's score needs of what the image model computed for frames with latents of this size."""
+        scored = self.image.score_trace(trace, latent_size)
         blocks = (
             scored.block_quality if self.image.readout is None else scored.raw[:, None].expand(-1, len(trace.queries))
         )

@@ -31,6 +31,14 @@ def clip_features(network: SlowFast, clip: Clip) -> tuple[Tensor, Tensor]:
     return slow[0].float().cpu(), fast[0].float().cpu()
 
 
+def weights_digest(network: SlowFast) -> bytes:
+    """SHA-256 of all that decides a network's features: its sizes and its weights."""
+    digest = hashlib.sha256(repr(network.config).encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
+
+
 class FeatureCache:
     """A folder of motion features, one small file a clip, found again by the clip's pixels and the network's weights.
 
@@ -41,10 +49,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, network: SlowFast) -> None:
         self.folder, self._network = folder, network
-        digest = hashlib.sha256(repr(network.config).encode())
-        for name, value in network.state_dict().items():
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        self._weights = digest.digest()
+        self._weights = weights_digest(network)
 
     def features(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """As `clip_features`, from the folder if they are there; a damaged file is made anew.

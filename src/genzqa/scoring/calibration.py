@@ -32,11 +32,11 @@ def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 6, co
         raw: Raw scores ``(N,)``.
         mos: Their MOS on the 0..100 scale ``(N,)``.
         source: What the photos are, for the record.
-        knots: Number of knots of the monotone map.
+        knots: Number of knots of the monotone map; fewer where there are few photos.
         coverage: Nominal coverage of the interval.
     """
     first, second = slice(0, None, 2), slice(1, None, 2)
-    raw_knots, score_knots = _monotone_map(raw[first], mos[first], knots)
+    raw_knots, score_knots = _monotone_map(raw[first], mos[first], min(knots, max(2, len(raw) // 4)))
     score = np.interp(raw[second], raw_knots, score_knots)
     residual = mos[second] - score
     centres, lows, highs = _residual_quantiles(score, residual, coverage)

@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -185,7 +185,7 @@ def _prepared(
             times = [at for at, _, _ in plan]
             side, rate = (config.motion_size, config.motion_rate) if config else (1, None)
             moments = reader.moments(times, clip_frames=clip, clip_side=side, clip_rate=rate)
-            for moment, counts, on_timeline in _distinct(moments, plan):
+            for moment, counts, on_timeline in distinct(moments, plan):
                 pixels = to_network(resize_square(moment.pixels, size))
                 if not put(_Frame(_reduced(moment), pixels, counts, on_timeline)):
                     return
@@ -217,7 +217,7 @@ def _reduced(moment: Moment) -> Moment:
     return dataclasses.replace(moment, pixels=np.asarray(small))
 
 
-def _distinct(moments: Iterator[Moment], plan: list[tuple[float, bool, bool]]) -> Iterator[tuple[Moment, bool, bool]]:
+def distinct(moments: Iterator[Moment], plan: list[tuple[float, bool, bool]]) -> Iterator[tuple[Moment, bool, bool]]:
     """Every frame once, though several planned times may fall on it: a short video has fewer frames than are asked for."""
     held: tuple[Moment, bool, bool] | None = None
     for moment, (_, counts, on_timeline) in zip(moments, plan, strict=False):  # a truncated file gives fewer moments
@@ -275,12 +275,17 @@ def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...
     """Raw score and gamma of every layer: modulated by motion, or the plain mean of the frames."""
     if loaded.video is None or not seen.motion:
         return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks)
-    # a clip begun near the end is mostly its own echo; it counts only where no clip is fuller
-    enough = max(real for real, _, _ in seen.motion) // 2
-    slow, fast = zip(*((slow, fast) for real, slow, fast in seen.motion if real >= enough), strict=True)
+    counted = counted_clips([real for real, _, _ in seen.motion])
+    slow, fast = zip(*(seen.motion[number][1:] for number in counted), strict=True)
     with torch.inference_mode():
         trace = loaded.video.modulate(FrameReadings.joined(seen.readings), torch.stack(slow), torch.stack(fast))
     return float(trace.score), tuple(trace.gamma.tolist())
+
+
+def counted_clips(real: Sequence[int]) -> list[int]:
+    """Which clips count, by how many of their frames are real: one begun near the end is mostly its own echo, and counts
+    only where no clip is fuller."""
+    return [number for number, frames in enumerate(real) if frames >= max(real) // 2]
 
 
 def _worst_frames(loaded: LoadedScorer, seen: _Seen) -> tuple[WorstFrame, ...]:

@@ -36,18 +36,22 @@ class Losses(_Strict):
 class TrainingPlan(_Strict):
     """Everything that decides what a training gives, besides the data. Defaults are the paper's (Section 4).
 
+    With ``scorer.video`` it is GenzVQA that is trained, on videos; without, GenzIQA on photos.
+
     Attributes:
         scorer: Configuration of the scorer to train; ``calibration`` and ``training_data`` are filled in at the end.
         data: Names of the databases; where they are is said when training starts.
         start: Adapter to go on from, such as ``mini``; None to start from the base alone.
-        train: Which parts are trained: ``lora`` and the prompts' ``context``, and a learned ``readout`` if there is one.
-        epochs: Passes over the photos; the best on the validation part is kept.
-        batch_size: Photos of a step, over all processes.
+        train: Which parts are trained: ``lora`` and the prompts' ``context``, a learned ``readout`` and, for videos, the
+            modulator ``tqm``, if there is one.
+        epochs: Passes over the items; the best on the validation part is kept.
+        frames: Of a video in training; scoring has its own number (``scorer.video.frames``). Says nothing of photos.
+        batch_size: Photos or videos of a step, over all processes.
         gradient_accumulation: Parts that each process cuts its share of a batch into; changes memory, not the result.
         gradient_checkpointing: Compute activations twice instead of keeping them; changes memory, not the result.
         learning_rate, weight_decay, betas: Of AdamW; the rate is constant.
         clip_norm: Largest norm of the gradient.
-        flips: Whether photos are mirrored and turned upside down at random.
+        flips: Whether photos, or whole videos, are mirrored and turned upside down at random.
         losses: What is minimised.
         precision: ``bf16`` for autocast on accelerators.
         save_every: Steps between checkpoints, besides one after every epoch.
@@ -57,8 +61,9 @@ class TrainingPlan(_Strict):
     scorer: ScorerConfig
     data: Annotated[list[str], Field(min_length=1)]
     start: str | None = None
-    train: list[Literal["context", "lora", "readout"]] = ["context", "lora", "readout"]
+    train: list[Literal["context", "lora", "readout", "tqm"]] = ["context", "lora", "readout", "tqm"]
     epochs: Positive = 10
+    frames: Positive = 12
     batch_size: Positive = 16
     gradient_accumulation: Positive = 1
     gradient_checkpointing: bool = False

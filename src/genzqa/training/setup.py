@@ -1,4 +1,4 @@
-"""From a plan and databases to a trainer: samples, model, cached latents."""
+"""From a plan and databases to a trainer: samples, model, and what frozen networks make of the samples, cached."""
 
 from __future__ import annotations
 
@@ -14,35 +14,52 @@ import torch
 
 from genzqa.databases.database import Sample, Samples
 from genzqa.errors import ConfigError, DataError
-from genzqa.model.adapter import load_scorer
+from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.base import load_base
-from genzqa.model.config import ScorerConfig
+from genzqa.model.config import ScorerConfig, VideoConfig
 from genzqa.model.genziqa import GenzIQA
+from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.lora import add_lora, cross_attention_targets
+from genzqa.model.motion_weights import load_motion
+from genzqa.model.slowfast import SlowFast
+from genzqa.training.cache import ShardedCache
+from genzqa.training.films import FilmCache
 from genzqa.training.latents import LatentCache
 from genzqa.training.plan import TrainingPlan
-from genzqa.training.trainer import Part, Trainer
+from genzqa.training.task import Labels, PhotoTask, Task, VideoTask
+from genzqa.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LEAST_VALIDATION = 10  # photos; fewer can neither choose an epoch nor carry a calibration
+LEAST_VALIDATION = 10  # items; fewer can neither choose an epoch nor carry a calibration
+NOUN = {"image": "photo", "video": "video"}
 Shares = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Photos:
+class SplitPart:
     """The samples of one split over all databases of a plan, MOS on 0..100."""
 
     samples: tuple[Sample, ...]
     mos: np.ndarray
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files."""
+        return [sample.path for sample in self.samples]
 
-def gather(plan: TrainingPlan, databases: Sequence[Samples], shares: Shares) -> tuple[Photos, Photos]:
-    """Training and validation photos.
+    @property
+    def labels(self) -> Labels:
+        """As a task takes them."""
+        return Labels(self.mos, [str(path) for path in self.paths])
+
+
+def gather(plan: TrainingPlan, databases: Sequence[Samples], shares: Shares) -> tuple[SplitPart, SplitPart]:
+    """Training and validation items.
 
     Raises:
-        ConfigError: If the databases are not those of the plan, or not of photos.
+        ConfigError: If the databases are not those of the plan, or not of what it trains on.
         DataError: If a part is empty or too small.
     """
     given = {one.database.name: one for one in databases}
@@ -50,9 +67,11 @@ def gather(plan: TrainingPlan, databases: Sequence[Samples], shares: Shares) -> 
         raise ConfigError(
             f"the plan wants {', '.join(plan.data)}; given are {', '.join(given) or 'none'}", subject="--data"
         )
+    kind = "image" if plan.scorer.video is None else "video"
     for one in databases:
-        if one.database.kind != "image":
-            raise ConfigError("is a database of videos; this trains on photos", subject=one.database.name)
+        if one.database.kind != kind:
+            raise ConfigError(f"is no database of {NOUN[kind]}s", subject=one.database.name,
+                              hint="a plan with scorer.video trains on videos, one without on photos")  # fmt: skip
     parts = []
     for split in ("train", "validation"):
         samples: list[Sample] = []
@@ -61,18 +80,29 @@ def gather(plan: TrainingPlan, databases: Sequence[Samples], shares: Shares) -> 
             part = given[name].part("train" if split == "train" else "validation", seed=plan.seed, shares=shares)
             samples += part
             mos += given[name].quality(part).tolist()
-        parts.append(Photos(tuple(samples), np.array(mos)))
+        parts.append(SplitPart(tuple(samples), np.array(mos)))
     train, validation = parts
     if not train.samples:
-        raise DataError("there is no photo to train on", subject=", ".join(plan.data))
+        raise DataError(f"there is no {NOUN[kind]} to train on", subject=", ".join(plan.data))
     if len(validation.samples) < LEAST_VALIDATION:
-        raise DataError(f"only {len(validation.samples)} photos are left for validation; at least {LEAST_VALIDATION} are needed",
-                        subject=", ".join(plan.data), hint="add photos, or mark more with split=validation")  # fmt: skip
+        raise DataError(f"only {len(validation.samples)} {NOUN[kind]}s are left for validation; at least {LEAST_VALIDATION} "
+                        "are needed", subject=", ".join(plan.data),
+                        hint=f"add {NOUN[kind]}s, or mark more with split=validation")  # fmt: skip
     return train, validation
 
 
-def build_model(plan: TrainingPlan, *, offline: bool = False) -> tuple[GenzIQA, str]:
-    """The model to train, on the CPU, and the digest of its base. What starts at random comes of the plan's seed.
+@dataclass(frozen=True)
+class Built:
+    """A model to train, on the CPU; for videos with the modulator and the frozen motion network."""
+
+    image: GenzIQA
+    base_sha256: str
+    video: GenzVQA | None = None
+    motion: SlowFast | None = None
+
+
+def build_model(plan: TrainingPlan, *, offline: bool = False) -> Built:
+    """The model of a plan. What starts at random comes of the plan's seed.
 
     Raises:
         ModelError, ConfigError: See `genzqa.errors`.
@@ -80,20 +110,45 @@ def build_model(plan: TrainingPlan, *, offline: bool = False) -> tuple[GenzIQA, 
     scorer = plan.scorer
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        if plan.start is not None:
-            return _continued(plan.start, scorer, offline)
-        base = load_base(scorer.base, offline=offline)
-        model = GenzIQA(base, scorer)
-        model.requires_grad_(False)
-        _with_lora(model, scorer)
-        return model, base.sha256
+        loaded = None if plan.start is None else load_scorer(plan.start, offline=offline)
+        if loaded is None:
+            base = load_base(scorer.base, offline=offline)
+            image, base_sha256 = GenzIQA(base, scorer), base.sha256
+            image.requires_grad_(False)
+            _with_lora(image, scorer)
+        else:
+            image, base_sha256 = _continued(loaded, scorer), loaded.base_sha256
+        if scorer.video is None:
+            return Built(image, base_sha256)
+        motion = _motion(scorer.video, loaded, offline)
+        sizes = motion.config
+        video = GenzVQA(image, scorer.video, slow_features=sizes.slow_features, fast_features=sizes.fast_features)
+        if loaded is not None and loaded.video is not None and loaded.config.video is not None:
+            if loaded.config.video.tqm != scorer.video.tqm or loaded.config.video.motion != scorer.video.motion:
+                raise ConfigError("field 'scorer.video' is not that of the adapter to go on from", subject=loaded.name,
+                                  hint="tqm and motion must be as they are there")  # fmt: skip
+            video.modulator.load_state_dict(loaded.video.modulator.state_dict())
+        return Built(image, base_sha256, video, motion)
 
 
-def _continued(start: str, scorer: ScorerConfig, offline: bool) -> tuple[GenzIQA, str]:
-    loaded = load_scorer(start, offline=offline)
+def _motion(video: VideoConfig, loaded: LoadedScorer | None, offline: bool) -> SlowFast:
+    if isinstance(video.motion, str):
+        return load_motion(video.motion, offline=offline)
+    if (
+        loaded is None
+        or loaded.motion is None
+        or loaded.config.video is None
+        or loaded.config.video.motion != video.motion
+    ):
+        raise ConfigError("a motion network of these sizes has no weights to start with", subject="scorer.video.motion",
+                          hint="name slowfast-r50, or go on from an adapter that holds one (start: mini)")  # fmt: skip
+    return loaded.motion
+
+
+def _continued(loaded: LoadedScorer, scorer: ScorerConfig) -> GenzIQA:
     for name in ("readout", "readout_width", "context_length"):
         if getattr(scorer, name) != getattr(loaded.config, name):
-            raise ConfigError(f"field scorer.{name!r} is not that of {start}", subject=str(getattr(scorer, name)),
+            raise ConfigError(f"field scorer.{name!r} is not that of {loaded.name}", subject=str(getattr(scorer, name)),
                               hint=f"it is {getattr(loaded.config, name)} there")  # fmt: skip
     model = loaded.model
     model.config = scorer
@@ -103,7 +158,7 @@ def _continued(start: str, scorer: ScorerConfig, offline: bool) -> tuple[GenzIQA
     elif loaded.config.lora_rank != scorer.lora_rank:
         raise ConfigError("field 'scorer.lora_rank' is not that of the adapter to go on from", subject=str(scorer.lora_rank),
                           hint=f"it is {loaded.config.lora_rank} there")  # fmt: skip
-    return model, loaded.base_sha256
+    return model
 
 
 def _with_lora(model: GenzIQA, scorer: ScorerConfig) -> None:
@@ -111,7 +166,7 @@ def _with_lora(model: GenzIQA, scorer: ScorerConfig) -> None:
         add_lora(model.unet, cross_attention_targets(block.path for block in model.blocks), scorer.lora_rank)
 
 
-def digest(plan: TrainingPlan, base_sha256: str, *parts: Photos) -> str:
+def digest(plan: TrainingPlan, base_sha256: str, *parts: SplitPart) -> str:
     """Of all that decides what the training gives; a checkpoint of another digest is not gone on from."""
     data = [
         [[sample.path.name, float(mos)] for sample, mos in zip(part.samples, part.mos, strict=True)] for part in parts
@@ -122,35 +177,55 @@ def digest(plan: TrainingPlan, base_sha256: str, *parts: Photos) -> str:
 def prepare(plan: TrainingPlan, databases: Sequence[Samples], out: Path, cache: Path, accelerator: Accelerator, *,
             shares: Shares = (0.7, 0.1, 0.2), offline: bool = False, encoded: Callable[[int, int], object] = lambda *_: None,
             progress: Callable[[int, int, Mapping[str, float]], object] = lambda *_: None) -> tuple[Trainer, str]:  # fmt: skip
-    """A trainer that is ready to run, its latents encoded, and the digest of its base.
+    """A trainer that is ready to run, its items encoded, and the digest of its base.
 
     Args:
         plan: All settings.
         databases: Those that the plan names.
         out: Where the training's files go.
-        cache: Where latents are kept.
-        accelerator: Devices and processes; each process encodes a share of the latents.
+        cache: Where latents and motion features are kept.
+        accelerator: Devices and processes; each process encodes a share of the items.
         shares: Train, validation, test, for databases without official splits.
         offline: Never open a network connection.
-        encoded: Called with the photos encoded by this process and those it has to.
+        encoded: Called with the items encoded by this process and those it has to.
         progress: See `Trainer`.
 
     Raises:
         GenzqaError: See `genzqa.errors`.
     """
     train, validation = gather(plan, databases, shares)
-    model, base_sha256 = build_model(plan, offline=offline)
-    parts = []
-    for part, flips in ((train, plan.flips), (validation, False)):
-        latents = LatentCache(cache, [sample.path for sample in part.samples], model, base_sha256, flips=flips)
-        mine = latents.missing()[accelerator.process_index :: accelerator.num_processes]
+    built = build_model(plan, offline=offline)
+    caches = []
+    for part, frames, flips in ((train, plan.frames, plan.flips), (validation, None, False)):
+        made = _cache(built, cache, part.paths, frames, flips=flips)
+        mine = made.missing()[accelerator.process_index :: accelerator.num_processes]
         accelerator.wait_for_everyone()
-        latents.build(mine, _Count(encoded, latents.photos_in(mine)))
+        made.build(mine, _Count(encoded, made.files_in(mine)))
         accelerator.wait_for_everyone()
-        parts.append(Part(latents, part.mos, [str(sample.path) for sample in part.samples]))
+        caches.append(made)
     out.mkdir(parents=True, exist_ok=True)
-    found = digest(plan, base_sha256, train, validation)
-    return Trainer(model, plan, found, parts[0], parts[1], out, accelerator, progress), base_sha256
+    found = digest(plan, built.base_sha256, train, validation)
+    task = _task(built, plan, train.labels, validation.labels, caches)
+    return Trainer(task, plan, found, out, accelerator, progress), built.base_sha256
+
+
+def _cache(built: Built, folder: Path, paths: list[Path], frames: int | None, *, flips: bool) -> ShardedCache:
+    """``frames`` of each video, or None for as many as scoring takes."""
+    if built.video is None or built.motion is None:
+        return LatentCache(folder, paths, built.image, built.base_sha256, flips=flips)
+    count = built.video.config.frames if frames is None else frames
+    return FilmCache(folder, paths, built.image, built.motion, built.base_sha256, frames=count, flips=flips)
+
+
+def _task(built: Built, plan: TrainingPlan, train: Labels, validation: Labels, caches: list[ShardedCache]) -> Task:
+    seen, unseen = caches
+    if isinstance(seen, LatentCache) and isinstance(unseen, LatentCache):
+        return PhotoTask(built.image, plan, train, validation, seen, unseen)
+    assert isinstance(seen, FilmCache)
+    assert isinstance(unseen, FilmCache)
+    assert built.video is not None
+    assert built.motion is not None
+    return VideoTask(built.video, built.motion, plan, train, validation, seen, unseen)
 
 
 class _Count:

@@ -1,6 +1,6 @@
-"""The training loop of GenzIQA (paper Section 4).
+"""The training loop of GenzIQA and GenzVQA (paper Section 4).
 
-Every random choice (order, timestep, noise, flip) is a function of the seed, the epoch and the photo, never of a generator's state
+Every random choice (order, timestep, noise, flip) is a function of the seed, the epoch and the item, never of a generator's state
 or of how a batch is cut into parts and processes. So a training that was killed goes on as if it had not been, and several
 processes give what one gives.
 """
@@ -8,9 +8,9 @@ processes give what one gives.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,64 +22,51 @@ from torch import Tensor
 from genzqa.errors import TrainingError
 from genzqa.evaluation.statistics import srcc
 from genzqa.files import write_atomically
-from genzqa.model.adapter import save_adapter, trained_parameters, with_prompts
-from genzqa.model.diffusion import fixed_noise, scoring_timesteps
-from genzqa.model.genziqa import GenzIQA, join_steps
-from genzqa.scoring.calibration import fit_calibration
+from genzqa.model.adapter import save_adapter
 from genzqa.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from genzqa.training.latents import LatentCache
 from genzqa.training.losses import batch_losses
 from genzqa.training.plan import TrainingPlan
+from genzqa.training.task import Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.utils.tensorboard import SummaryWriter
 
-CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
-TRAINING_TIMESTEPS = 100  # t is drawn from 0..99
-_SCORED_TOGETHER = 8  # validation latents
-
-
-@dataclass(frozen=True)
-class Part:
-    """Photos of one split: where their latents are, MOS on 0..100, and names for messages."""
-
-    latents: LatentCache
-    mos: npt.NDArray[np.float64]
-    names: Sequence[str]
+CHECKPOINT, BEST, LOG, EVENTS = "checkpoint.safetensors", "best.safetensors", "log.jsonl", "tensorboard"
 
 
 class Trainer:
-    """Trains a model in place and leaves a finished adapter in a folder.
+    """Trains a task's model in place and leaves a finished adapter in a folder.
 
     Args:
-        model: On the CPU; what is trained of it is what the plan says.
+        task: The model, on the CPU, and what it learns from; what is trained of it is what the plan says.
         plan: All settings.
         digest: Of the plan and the data, see `Position`.
-        train, validation: The photos.
         out: Folder for checkpoint, log and adapter; a checkpoint of the same training there is gone on from.
         accelerator: Devices and processes.
         progress: Called with the step, the number of all steps, and the latest figures.
     """
 
-    def __init__(self, model: GenzIQA, plan: TrainingPlan, digest: str, train: Part, validation: Part, out: Path,
-                 accelerator: Accelerator, progress: Callable[[int, int, Mapping[str, float]], object]) -> None:  # fmt: skip
-        self.plan, self.train, self.validation, self.out = plan, train, validation, out
+    def __init__(self, task: Task, plan: TrainingPlan, digest: str, out: Path, accelerator: Accelerator,
+                 progress: Callable[[int, int, Mapping[str, float]], object]) -> None:  # fmt: skip
+        self.task, self.plan, self.out = task, plan, out
         self.accelerator, self._progress = accelerator, progress
-        self.model = model.to(accelerator.device).eval()  # no dropout: a step is repeated exactly
+        task.model.to(accelerator.device).eval()  # no dropout: a step is repeated exactly
         if plan.gradient_checkpointing:
-            self.model.recompute_activations()
-        named = trained_parameters(self.model)
+            task.image.recompute_activations()
+        named = task.trained_parameters()
         wanted = tuple(plan.train)
         self.parameters = {name: value for name, value in named.items() if name.split(".")[0] in wanted}
         for name, value in named.items():
             value.requires_grad_(name in self.parameters)
         self.optimizer = torch.optim.AdamW(list(self.parameters.values()), lr=plan.learning_rate, betas=plan.betas,
                                            weight_decay=plan.weight_decay, foreach=False)  # fmt: skip
-        count = len(train.mos)
+        count = len(task.train.mos)
         self.batch_size = min(plan.batch_size, count)
         self.batches = count // self.batch_size  # an incomplete last batch is left out; another epoch leaves out others
         self._backward: Callable[[Tensor], object] = accelerator.backward
         self.position = Position(0, 0, 0, None, None, digest)
+        self._events: SummaryWriter | None = None
 
     @property
     def steps(self) -> int:
@@ -94,8 +81,11 @@ class Trainer:
             ModelCorruptError, DataError, OutputError: See `genzqa.errors`.
         """
         self._resume()
+        self._events = self._open_events()
         while self.position.epoch < self.plan.epochs:
             self._epoch()
+        if self._events is not None:
+            self._events.close()
         return self.position
 
     def finish(self, sources: Sequence[str], base_sha256: str) -> None:
@@ -103,15 +93,9 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         load_checkpoint(self.out / BEST, self.parameters, self.optimizer)
-        raw = self._validation_scores()
-        source = f"{len(raw)} photos of the validation part of {', '.join(self.plan.data)}, never trained on"
-        calibration = fit_calibration(raw, self.validation.mos, source=source)
-        config = self.plan.scorer.model_copy(
-            update={"calibration": calibration, "training_data": list(sources), "base_sha256": base_sha256}
-        )
-        cpu = self.model.cpu()
-        weights: dict[str, Tensor] = dict(trained_parameters(cpu))
-        save_adapter(self.out, with_prompts(cpu, weights), config)
+        weights, config = self.task.finished()
+        update = {"training_data": list(sources), "base_sha256": base_sha256}
+        save_adapter(self.out, weights, config.model_copy(update=update))
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
@@ -132,9 +116,19 @@ class Trainer:
         kept = [line for line in whole if json.loads(line)["step"] <= step]
         write_atomically(path, "".join(kept).encode())
 
+    def _open_events(self) -> SummaryWriter | None:
+        """TensorBoard's log, where it is installed; what a killed run wrote after its last checkpoint is taken back."""
+        if not self.accelerator.is_main_process:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(str(self.out / EVENTS), purge_step=self.position.step + 1)
+
     def _epoch(self) -> None:
         epoch = self.position.epoch
-        order = np.random.default_rng((self.plan.seed, 1, epoch)).permutation(len(self.train.mos))
+        order = np.random.default_rng((self.plan.seed, 1, epoch)).permutation(len(self.task.train.mos))
         for number in range(self.position.batch, self.batches):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             figures = self._step(rows)
@@ -142,7 +136,8 @@ class Trainer:
             self._record(figures)
             if self.position.step % self.plan.save_every == 0 and number + 1 < self.batches:
                 self._save(CHECKPOINT)
-        found = srcc(self._validation_scores(), self.validation.mos)
+        with self.accelerator.autocast():
+            found = srcc(self.task.validation_scores(), self.task.validation.mos)
         best = self.position.best_srcc
         better = best is None or found > best
         if better:
@@ -161,7 +156,7 @@ class Trainer:
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         mine = np.arange(len(rows))[rank::count]
         parts = [part for part in np.array_split(mine, self.plan.gradient_accumulation) if len(part)]
-        mos = torch.tensor(self.train.mos[rows], dtype=torch.float32, device=self.accelerator.device)
+        mos = torch.tensor(self.task.train.mos[rows], dtype=torch.float32, device=self.accelerator.device)
         together = len(parts) > 1 or count > 1
         scores = self._all_scores(rows, mine) if together else None
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,9 +177,9 @@ class Trainer:
             )
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.plan.clip_norm))
         if not np.isfinite([norm, *terms.values()]).all():
-            names = ", ".join(self.train.names[row] for row in rows[:20])
+            names = ", ".join(self.task.train.names[row] for row in rows[:20])
             raise TrainingError(f"the loss or its gradient is not finite at step {self.position.step + 1}", subject=names,
-                                hint="the last checkpoint is kept; look at these photos, or lower learning_rate")  # fmt: skip
+                                hint="the last checkpoint is kept; look at these files, or lower learning_rate")  # fmt: skip
         self.optimizer.step()
         return {**terms, "gradient": norm}
 
@@ -198,40 +193,13 @@ class Trainer:
             return self.accelerator.reduce(own, reduction="sum") if self.accelerator.num_processes > 1 else own
 
     def _scores(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Scores of photos with the timestep, noise and flip that are theirs in this epoch."""
-        latents, noise, times = (torch.stack(list(column)) for column in zip(*map(self._drawn, rows), strict=True))
-        model, device = self.model, self.accelerator.device
-        latents, noise, times = latents.to(device), noise.to(device), times.to(device)
+        """Scores of items with the timestep, noise and flip that are theirs in this epoch."""
         try:
             with self.accelerator.autocast():
-                embeds = model.prompts()
-                trace = join_steps([model.step(latents, noise, times, embeds)], embeds)
-                scores: Tensor = model.score_trace(trace, latents.shape[2:]).raw
+                scores = self.task.scores(rows, self.position.epoch)
         except torch.OutOfMemoryError as error:
             raise TrainingError("memory of the device ran out", hint=_MEMORY) from error
         return scores.float()
-
-    def _drawn(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
-        rng = np.random.default_rng((self.plan.seed, 2, self.position.epoch, int(row)))
-        latent = self.train.latents.read(int(row), int(rng.integers(self.train.latents.forms)))
-        time_ = int(rng.integers(TRAINING_TIMESTEPS))
-        noise = torch.from_numpy(rng.standard_normal(latent.shape, dtype=np.float32))
-        return latent, noise, torch.tensor(time_)
-
-    @torch.no_grad()
-    def _validation_scores(self) -> npt.NDArray[np.float64]:
-        """As the finished model will score, with its fixed timesteps and noise."""
-        model, device = self.model, self.accelerator.device
-        timesteps = scoring_timesteps(model.config.timesteps)
-        found = []
-        for rows in _parts(len(self.validation.mos), _SCORED_TOGETHER):
-            latents = torch.stack([self.validation.latents.read(row) for row in rows]).to(device)
-            shape = (latents.shape[1], latents.shape[2], latents.shape[3])
-            noise = fixed_noise(len(timesteps), shape, model.config.seed).to(device)
-            with self.accelerator.autocast():
-                trace = model.trace(latents, noise, timesteps)
-                found.append(model.score_trace(trace, shape[1:]).raw.float().cpu())
-        return np.asarray(torch.cat(found).double().numpy())
 
     def _record(self, figures: Mapping[str, float]) -> None:
         row = {
@@ -242,6 +210,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             with (self.out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
+        if self._events is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, self.position.step)
         self._progress(self.position.step, self.steps, figures)
 
     def _save(self, name: str) -> None:
@@ -253,20 +224,20 @@ class Trainer:
 _MEMORY = "double gradient_accumulation or set gradient_checkpointing: true; neither changes the result"
 
 
-def _parts(count: int, size: int) -> Iterator[range]:
-    for first in range(0, count, size):
-        yield range(first, min(count, first + size))
-
-
 def estimate(trainer: Trainer) -> dict[str, float]:
-    """What a training will take, from one step whose result is thrown away: seconds a step, and hours in all."""
-    before = {name: value.detach().clone() for name, value in trainer.parameters.items()}
+    """What a training will take, from one step whose result is thrown away: seconds a step, hours in all, and GiB of the
+    device's memory (of the whole process's on a CPU) at most."""
+    device = trainer.accelerator.device
     rows = np.arange(trainer.batch_size)
     started = time.perf_counter()
     trainer._backward(trainer._scores(rows[: max(1, trainer.batch_size // trainer.plan.gradient_accumulation)]).sum())
     seconds = (time.perf_counter() - started) * trainer.plan.gradient_accumulation
-    with torch.no_grad():
-        for name, value in trainer.parameters.items():
-            value.copy_(before[name])
-            value.grad = None
-    return {"seconds_per_step": seconds, "hours": seconds * trainer.steps / 3600}
+    for value in trainer.parameters.values():
+        value.grad = None
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        import resource  # not on every system; nor is training
+
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds_per_step": seconds, "hours": seconds * trainer.steps / 3600, "gib": memory / 2**30}
