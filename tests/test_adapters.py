@@ -17,7 +17,9 @@ from genzqa.model.adapter import PROMPTS, build, load_scorer, save_adapter, trai
 from genzqa.model.base import load_base
 from genzqa.model.config import ScorerConfig
 from genzqa.model.lora import add_lora, cross_attention_targets
+from genzqa.model.pickles import plain_tensors
 from genzqa.model.prompts import StoredPrompts
+from genzqa.model.reference import import_reference
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +198,123 @@ def test_an_adapter_without_stored_prompts_still_scores(small_scorer: Path, tmp_
     save_file({name: value for name, value in weights.items() if name != PROMPTS}, old / "adapter.safetensors")
     loaded = load_scorer(f"local-dir:{old}", trainable=False)
     assert not isinstance(loaded.model.prompts, StoredPrompts)
+
+
+def _with(
+    folder: Path,
+    out: Path,
+    config: dict[str, object] | None = None,
+    weights: dict[str, torch.Tensor | None] | None = None,
+) -> str:
+    shutil.copytree(folder, out)
+    if config:
+        kept = json.loads((out / "config.json").read_text())
+        for path, value in config.items():
+            *parents, last = path.split(".")
+            part = kept
+            for parent in parents:
+                part = part[parent]
+            part[last] = value
+        (out / "config.json").write_text(json.dumps(kept))
+    if weights:
+        tensors = {**load_file(out / "adapter.safetensors"), **weights}
+        save_file({name: value for name, value in tensors.items() if value is not None}, out / "adapter.safetensors")
+    return f"local-dir:{out}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("raw_knots", [1.0]),
+        ("raw_knots", [300.0, -300.0]),
+        ("score_knots", []),
+        ("score_knots", [0.0, math.nan]),
+        ("score_knots", [-50.0, 500.0]),
+        ("interval_low", [1.0]),
+        ("interval_low", [5.0, 5.0]),
+        ("reference_quantiles", []),
+        ("reference_quantiles", [5.0, 1.0]),
+    ],
+)
+def test_a_calibration_that_is_no_scale_is_refused(
+    small_scorer: Path, tmp_path: Path, field: str, value: list[float]
+) -> None:
+    with pytest.raises(genzqa.ConfigError, match="calibration"):
+        genzqa.load(_with(small_scorer, tmp_path / "a", {f"calibration.{field}": value}), offline=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 77, 32), (3, 77, 64), (77, 64), (2, 76, 64)])
+def test_stored_prompts_of_another_shape_are_refused(
+    small_scorer: Path, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    name = _with(small_scorer, tmp_path / "a", weights={PROMPTS: torch.zeros(shape)})
+    with pytest.raises(genzqa.ModelCorruptError, match=PROMPTS):
+        genzqa.load(name, offline=True)
+
+
+def test_weights_that_do_not_belong_are_refused(small_scorer: Path, tmp_path: Path) -> None:
+    odd = _with(small_scorer, tmp_path / "a", weights={f"{PROMPTS}_junk": torch.zeros(2)})
+    with pytest.raises(genzqa.ModelCorruptError, match="junk"):
+        genzqa.load(odd, offline=True)
+    lora = [name for name in load_file(small_scorer / "adapter.safetensors") if name.startswith("lora.")]
+    bare = _with(small_scorer, tmp_path / "b", weights=dict.fromkeys(lora))
+    with pytest.raises(genzqa.ModelCorruptError, match="holds no LoRA"):
+        genzqa.load(bare, offline=True)
+    with pytest.raises(genzqa.ModelCorruptError, match="holds a LoRA"):
+        genzqa.load(_with(small_scorer, tmp_path / "c", {"lora_rank": 0}), offline=True)
+    astray = {"lora.mid_block.down": torch.zeros(4, 8), "lora.mid_block.up": torch.zeros(8, 4)}
+    with pytest.raises(genzqa.ModelCorruptError, match="no projection"):
+        genzqa.load(_with(small_scorer, tmp_path / "d", weights=astray), offline=True)
+    context = _with(small_scorer, tmp_path / "e", weights={"context": torch.zeros(5, 3)})
+    with pytest.raises(genzqa.ModelCorruptError, match="context"):
+        genzqa.load(context, offline=True)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (10, 10), (11, 11), (1, 64), (57, 64)])
+def test_the_shift_for_resolution_counts_halvings_as_the_unet_does(sd15: Path, size: tuple[int, int]) -> None:
+    model = GenzIQA.from_pretrained(f"local-dir:{sd15}")
+    latents, noise = torch.zeros(1, 4, *size), torch.zeros(1, 4, *size)
+    with torch.inference_mode():
+        positions = model.trace(latents, noise, [50]).positions
+    shift = model.resolution_shift(positions, size)
+    for block, count, found in zip(model.blocks, positions, shift.tolist(), strict=True):
+        level = 3 if block.name.startswith("mid") else int(block.path.split(".")[1])
+        level = 3 - level if block.path.startswith("up_blocks") else level
+        there = (64 // 2**level) ** 2
+        assert found == pytest.approx((math.log(count) - math.log(there)) / 0.14, abs=1e-4), block.path
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("lora", lambda key: {key.replace("down", "up"): torch.zeros(8, 4)}, "`down`"),
+        ("lora", lambda key: {key: torch.tensor(1.0)}, "no matrix"),
+        ("context", lambda _: {"ctx": torch.zeros(100, 64)}, "has room"),
+        ("context", lambda _: {"ctx": torch.zeros(0, 64)}, "has room"),
+        ("context", lambda _: {"ctx": torch.full((16, 64), math.nan)}, "NaN"),
+    ],
+)
+def test_damaged_reference_weights_are_refused(
+    conformance_base: Path, tmp_path: Path, file: str, content, says: str
+) -> None:
+    reference = conformance_base / "reference"
+    files = {"lora": reference / "pytorch_model.bin", "context": reference / "coop_Model_state_dict.pth"}
+    key = next(name for name in torch.load(files["lora"], weights_only=True) if "attn2" in name and "down" in name)
+    files[file] = tmp_path / "damaged.pth"
+    torch.save(content(key), files[file])
+    with pytest.raises(genzqa.ModelCorruptError, match=says):
+        import_reference(base=f"local-dir:{conformance_base}", unet_lora=files["lora"], context=files["context"],
+                         out=tmp_path / "out", offline=True)  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_could_run_code_gets_no_advice_to_open_it(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"ctx": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(genzqa.ModelCorruptError, match="could run code") as caught:
+        plain_tensors(tmp_path / "evil.pth")
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()

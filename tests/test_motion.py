@@ -45,6 +45,8 @@ def test_a_local_checkpoint_is_converted_checked_and_loaded(cache: Path, checkpo
 
     stored.write_bytes(stored.read_bytes()[:-8] + bytes(8))
     assert not all(check.ok for check in verify("slowfast-r50"))
+    with pytest.raises(genzqa.ModelCorruptError, match="recorded checksum"):
+        motion_weights.load_motion("slowfast-r50", offline=True)
 
 
 def test_another_file_than_the_first_is_refused(cache: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 import genzqa
 from genzqa import Scorer
+from genzqa.media.preprocess import resize_square
 
 PHOTOS = sorted((Path(__file__).parents[1] / "examples" / "photos").glob("*.jpg"))
 CLEAN = [path for path in PHOTOS if "-" not in path.stem]
@@ -168,3 +169,11 @@ def test_public_names() -> None:
         assert getattr(genzqa, name) is not None
     code = "import sys, genzqa; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_resized_a_part_at_a_time_are_pillow_s_own_resize() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1300, 700, 3), np.uint8)
+    whole = [np.asarray(Image.fromarray(pixels[..., channel].astype(np.float32)).resize((448, 448), Image.Resampling.BICUBIC))
+             for channel in range(3)]  # fmt: skip
+    expected = np.clip(np.stack(whole, 2) * np.float32(1 / 255), 0, 1)
+    assert np.array_equal(resize_square(pixels, 448), expected)

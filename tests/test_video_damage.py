@@ -23,11 +23,21 @@ def test_truncated_is_noted(container):
         assert 2 <= len(moments) <= 4
         (note,) = [note for note in video.notes if note.code == "truncated"]
         assert "of 3.0" in note.text
-    with open_video(data[: len(data) * 6 // 10]) as video, pytest.raises(CorruptInputError, match="asked for"):
+    with open_video(data[: len(data) * 6 // 10]) as video, pytest.raises(CorruptInputError, match="were wanted"):
         list(video.moments([2.9]))
     with open_video(data) as video:
         assert len(list(video.moments(uniform_times(video.facts.duration, 6)))) == 6
         assert video.notes == ()
+
+
+@pytest.mark.parametrize("kept", [0.92, 0.97])
+def test_a_few_frames_less_than_declared_are_noted(kept):
+    data = encode(noise_frames(60), container_options=FASTSTART)
+    with open_video(data[: int(len(data) * kept)]) as video:
+        list(video.moments(uniform_times(video.facts.duration, 8), clip_frames=8))
+        assert video.tally.declared == 60
+        assert video.tally.decoded < 60
+        assert {note.code for note in video.notes} & {"truncated", "frames_missing"}
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])

@@ -240,3 +240,34 @@ def test_clips_that_are_mostly_their_own_echo_do_not_count(
         )
     assert abs(three - four) > 1e-3
     assert modulated.score(clips["pan"]).raw == pytest.approx(three, abs=abs(three - four) / 20)
+
+
+def test_what_is_too_short_for_motion_scores_as_its_frames_do(modulated: genzqa.Scorer, tmp_path: Path) -> None:
+    (tmp_path / "two.mp4").write_bytes(encode([scene(0, 3 * n) for n in range(2)]))
+    result = modulated.score(tmp_path / "two.mp4")
+    assert isinstance(result, genzqa.VideoResult)
+    assert result.raw == pytest.approx(np.mean([frame.raw for frame in result.frames]), abs=1e-4)
+    assert set(result.gamma) == {1.0}
+    assert "no_motion" in {note.code for note in result.notes}
+
+
+def test_one_frame_left_of_a_damaged_video_is_no_photo(modulated: genzqa.Scorer, clips, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)
+    data = encode(list(noise), container="matroska", codec="mjpeg", pixel_format="yuvj420p")
+    for kept in range(600, len(data) // 4, 500):
+        (tmp_path / "cut.mkv").write_bytes(data[:kept])
+        try:
+            result = modulated.score(tmp_path / "cut.mkv", video=genzqa.VideoOptions(frames=50))
+        except genzqa.InputError:
+            continue
+        assert isinstance(result, genzqa.VideoResult), kept
+        if result.counts.decoded == 1:
+            break
+    assert result.counts.decoded == 1
+    assert "truncated" in {note.code for note in result.notes}
+
+
+@pytest.mark.parametrize("options", [{"frames": 2.5}, {"frames": 0}, {"worst_frames": -1}, {"worst_frames": 1.5}])
+def test_options_that_make_no_sense(options: dict[str, float]) -> None:
+    with pytest.raises(genzqa.ConfigError):
+        genzqa.VideoOptions(**options)

@@ -188,7 +188,7 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise InputTooLargeError(
             f"{width} x {height} pixels are over the limit of {limits.max_pixels / MEGAPIXEL:g} megapixels",
-            hint="downscale it, or raise Limits.max_pixels",
+            hint="downscale it, or allow more: --max-megapixels, Limits.max_pixels",
         )
     if max(width, height) > limits.max_side:
         raise InputTooLargeError(

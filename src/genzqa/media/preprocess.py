@@ -10,6 +10,8 @@ from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
+_ROWS = 512  # resized together; changes memory, not the result
+
 
 def resize_square(pixels: Pixels, size: int) -> npt.NDArray[np.float32]:
     """Antialiased bicubic resize to ``size`` x ``size``, aspect ratio not kept: the paper's protocol.
@@ -25,9 +27,14 @@ def resize_square(pixels: Pixels, size: int) -> npt.NDArray[np.float32]:
     """
     scale = np.float32(1 / 255 if pixels.dtype == np.uint8 else 1)
     resized = np.empty((size, size, 3), np.float32)
+    height = len(pixels)
     for channel in range(3):
-        plane = Image.fromarray(np.ascontiguousarray(pixels[..., channel], dtype=np.float32))
-        resized[..., channel] = np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC))
+        # first the columns, some rows at a time, then the rows: as Pillow does it, without a whole plane in floating point
+        narrow = np.empty((height, size), np.float32)
+        for first in range(0, height, _ROWS):
+            part = Image.fromarray(np.ascontiguousarray(pixels[first : first + _ROWS, :, channel], dtype=np.float32))
+            narrow[first : first + _ROWS] = np.asarray(part.resize((size, part.height), Image.Resampling.BICUBIC))
+        resized[..., channel] = np.asarray(Image.fromarray(narrow).resize((size, size), Image.Resampling.BICUBIC))
     scaled: npt.NDArray[np.float32] = np.clip(resized * scale, np.float32(0), np.float32(1))
     return scaled
 

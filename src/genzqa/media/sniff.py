@@ -80,7 +80,8 @@ def sniff(head: bytes) -> str:
             raise _unsupported(what)
     if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3].isspace():
         raise _unsupported("a PPM, PGM or PBM image")
-    raise UnsupportedFormatError("not an image in a format we read", hint=f"supported are {SUPPORTED}")
+    raise UnsupportedFormatError("neither a photo nor a video in a format we read",
+                                 hint=f"photos: {SUPPORTED}; of videos see docs/video.md")  # fmt: skip
 
 
 def _sniff_brands(head: bytes) -> str:

@@ -43,6 +43,9 @@ __all__ = [
 
 Small = npt.NDArray[np.uint8]
 
+_UNCOUNTED = 0.03
+"""Share of its frames that a container may declare too many: encoders that drop one, edits that hide some."""
+
 
 @dataclass(frozen=True)
 class StreamFacts:
@@ -252,6 +255,7 @@ class VideoReader:
                         break
                 following = self._reader.next()
                 if following is None:
+                    self._count_missing()
                     self._drop_beyond(max(shown.end, shown.time + self._length.step), wanted)
                 while wanted and (following is None or wanted[0] < following.time - self._rounding):
                     windows.append(_Window(shown, clip_rate, late))
@@ -270,7 +274,7 @@ class VideoReader:
                 shown = following
             clock.stop()
             if not found:
-                raise CorruptInputError("the part of the video that was asked for cannot be read", hint=AGAIN)
+                raise CorruptInputError("no frame can be read where frames were wanted", hint=AGAIN)
 
     def _begin(self) -> TimedFrame | None:
         """The first frame: the one that opening decoded, or on a later call the one after starting again."""
@@ -289,6 +293,14 @@ class VideoReader:
         self._note("truncated", f"The file is cut short or damaged: {end:.2f} of {declared:.2f} seconds could be read.")
         while wanted and wanted[-1] > reached:
             wanted.pop()
+
+    def _count_missing(self) -> None:
+        """At the end of a video that was read whole: were there as many frames as it declares?"""
+        declared, reader = self.tally.declared, self._reader
+        found = self.tally.decoded + self.tally.corrupt + reader.hidden
+        if declared and not reader.jumped and declared - found > max(2, _UNCOUNTED * declared):
+            self._note("frames_missing", f"The file is cut short or damaged: of the {declared} frames that it declares, "
+                                         f"{self.tally.decoded} could be decoded.")  # fmt: skip
 
     def _finish(self, window: _Window, clip_frames: int) -> Moment:
         pixels = self._paint(self._painters[0], window.shown, self._size, deep=self._colour.bits > 8)

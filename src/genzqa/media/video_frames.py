@@ -55,7 +55,8 @@ class FrameReader:
         # AVI has no timestamps, only a frame rate; with B-frames, FFmpeg's guesses from the packet order are wrong.
         self._counted = media.demuxer == "avi" and bool(stream.codec_context.has_b_frames)
         self.can_seek = not self._counted and not joined
-        self.repaired = self.interlaced = False
+        self.repaired = self.interlaced = self.jumped = False
+        self.hidden = 0  # packets that the container says not to show
         self._seek_ahead = SEEK_AHEAD
         self._start_over()
 
@@ -82,6 +83,7 @@ class FrameReader:
             if packet is None:
                 self.tally.corrupt += 1
                 continue
+            self.hidden += bool(packet.is_discard)
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -119,6 +121,7 @@ class FrameReader:
 
         Where the file cannot seek, or lands too late, it is decoded from its beginning, and never jumped in again.
         """
+        self.jumped = True
         for back in _BACK_OFFS:
             if time - back <= now:
                 break

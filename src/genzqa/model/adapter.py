@@ -25,6 +25,7 @@ from genzqa.model.registry import embedded_folder
 from genzqa.model.slowfast import SlowFast, SlowFastConfig
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+TOKENS = 77  # of a prompt, padding included (CLIP)
 PROMPTS = "prompt_embeds"  # of both prompts as computed when the adapter was written; spares scoring the text encoder
 VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
 
@@ -62,6 +63,8 @@ def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> 
     if not trainable and PROMPTS in weights and "context" in weights:
         stored = StoredPrompts(weights["context"], weights[PROMPTS])
     base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None)
+    if stored is not None:
+        _check_prompts(stored, config, base)
     if config.base_sha256 and base.sha256 != config.base_sha256:
         raise ModelCorruptError(
             f"the base {config.base} is not the one this adapter was trained on (sha256 {base.sha256[:12]}, "
@@ -110,7 +113,11 @@ def build(
     model.requires_grad_(False)
     load_lora(model.unet, weights, config.lora_rank)
     wanted = {name: value for name, value in trained_parameters(model).items() if not name.startswith("lora.")}
-    given = {name: value for name, value in weights.items() if not name.startswith(("lora.", PROMPTS, *VIDEO_PARTS))}
+    given = {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(("lora.", *VIDEO_PARTS)) and name != PROMPTS
+    }
     _fill(wanted, given)
     for parameter in trained_parameters(model).values():
         parameter.requires_grad_(True)
@@ -139,6 +146,16 @@ def build_video(
         wanted |= {f"motion.{name}": value for name, value in motion.state_dict().items()}
     _fill(wanted, given)
     return video, motion
+
+
+def _check_prompts(stored: StoredPrompts, config: ScorerConfig, base: Base) -> None:
+    """Of another shape they would fit nothing, or, worse, something."""
+    width = int(base.unet.config.cross_attention_dim)
+    for name, value, shape in (("context", stored.context, (config.context_length, width)),
+                               (PROMPTS, stored.embeds, (2, TOKENS, width))):  # fmt: skip
+        if tuple(value.shape) != shape:
+            raise ModelCorruptError(f"{name!r} has shape {tuple(value.shape)}, the model needs {shape}",
+                                    hint="its config, weights and base do not belong together")  # fmt: skip
 
 
 def _fill(wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genzqa.errors import ConfigError, ModelNotFoundError
 
 CONFIG_VERSION = 1
 Positive = Annotated[int, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Knots = Annotated[list[Finite], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -47,13 +50,30 @@ class Calibration(_Strict):
         source: Photos it was fitted on, and how many.
     """
 
-    raw_knots: list[float]
-    score_knots: list[float]
-    interval_knots: list[float]
-    interval_low: list[float]
-    interval_high: list[float]
-    reference_quantiles: list[float]
+    raw_knots: Knots
+    score_knots: Knots
+    interval_knots: Knots
+    interval_low: Knots
+    interval_high: Knots
+    reference_quantiles: Knots
     source: str
+
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> Calibration:
+        """A map that goes down, off the scale or past its ends would give numbers that look like scores."""
+        if len(self.raw_knots) != len(self.score_knots):
+            raise ValueError("raw_knots and score_knots are not of one length")
+        if not len(self.interval_knots) == len(self.interval_low) == len(self.interval_high):
+            raise ValueError("interval_knots, interval_low and interval_high are not of one length")
+        for name in ("raw_knots", "score_knots", "interval_knots", "reference_quantiles"):
+            values = getattr(self, name)
+            if any(after < before for before, after in pairwise(values)):
+                raise ValueError(f"{name} must not fall")
+        if self.score_knots[0] < 0 or self.score_knots[-1] > 100:
+            raise ValueError("score_knots leave 0..100")
+        if any(low > 0 or high < 0 for low, high in zip(self.interval_low, self.interval_high, strict=True)):
+            raise ValueError("an interval must hold its score")
+        return self
 
 
 class MotionSizes(_Strict):

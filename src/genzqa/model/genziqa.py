@@ -182,10 +182,17 @@ class GenzIQA(nn.Module):
         reference = REFERENCE_SIDE // self.latent_factor
         shifts = []
         for count in positions:
-            level = round(0.5 * math.log2(height * width / count))
-            there = math.ceil(reference / 2**level) ** 2
+            there = math.ceil(reference / 2 ** level_of(count, height, width)) ** 2
             shifts.append((math.log(count) - math.log(there)) / self.config.lse_temperature)
         return torch.tensor(shifts, device=device)
+
+
+def level_of(positions: int, height: int, width: int) -> int:
+    """How often an ``height`` x ``width`` latent was halved, odd sides rounded up, for a layer with so many positions."""
+    level = 0
+    while math.ceil(height / 2**level) * math.ceil(width / 2**level) > positions:
+        level += 1
+    return level
 
 
 def _pairs(rows: Tensor) -> Tensor:

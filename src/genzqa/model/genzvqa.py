@@ -131,8 +131,9 @@ class GenzVQA(nn.Module):
         return FrameReadings(scored.raw, blocks, queries)
 
     def modulate(self, frames: FrameReadings, slow: Tensor, fast: Tensor) -> VideoTrace:
-        """The score of a video from its frames' readings and motion vectors ``(clips, 2048)``, ``(clips, 256)``."""
-        found = self.modulator(frames.queries, slow, fast)
+        """The score of a video from its frames' readings and motion vectors ``(clips, 2048)``, ``(clips, 256)``; without any
+        clip, gamma is 1."""
+        found = self.modulator(frames.queries, slow, fast) if len(slow) else self.modulator.neutral(frames.raw)
         block_scores = frames.block_scores.mean(0)
         score = (found.gamma * block_scores).mean()
         return VideoTrace(frames.block_scores, block_scores, found.sim_slow, found.sim_fast, found.gamma, score, frames)

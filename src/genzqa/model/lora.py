@@ -35,6 +35,9 @@ def add_lora(unet: nn.Module, targets: Iterable[str], rank: int) -> None:
     if missing:
         raise ModelCorruptError(f"the adapter belongs to another base: no layer {missing[0]!r}",
                                 hint="load it with the base it was trained on")  # fmt: skip
+    for name in names:
+        if not isinstance(unet.get_submodule(name), nn.Linear):
+            raise ModelCorruptError(f"the adapter's LoRA is on {name!r}, which is no projection")
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0, bias="none")
     inject_adapter_in_model(config, unet, adapter_name=_ADAPTER)
 
@@ -57,6 +60,10 @@ def load_lora(unet: nn.Module, weights: dict[str, Tensor], rank: int) -> None:
         ModelCorruptError: If an entry is missing, has another shape, or fits no layer.
     """
     wanted = {name: value for name, value in weights.items() if name.startswith(_PREFIX)}
+    if bool(wanted) != bool(rank):
+        there = "holds no LoRA" if rank else "holds a LoRA"
+        raise ModelCorruptError(f"the adapter {there}, but its lora_rank is {rank}",
+                                hint="its config and weights do not belong together")  # fmt: skip
     if not wanted:
         return
     add_lora(unet, {name.removeprefix(_PREFIX).rpartition(".")[0] for name in wanted}, rank)

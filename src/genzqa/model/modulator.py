@@ -77,6 +77,11 @@ class TemporalQualityModulator(nn.Module):
             gammas.append(F.relu(self.linear[name](torch.stack(seen))).squeeze(0))
         return Modulation(torch.stack(sims[0]), torch.stack(sims[1]), torch.stack(gammas))
 
+    def neutral(self, like: Tensor) -> Modulation:
+        """What leaves a video's score to its frames: gamma 1."""
+        nothing = like.new_zeros(len(self.names))
+        return Modulation(nothing, nothing, torch.ones_like(nothing))
+
 
 class _Keys(nn.Module):
     """Motion vectors ``(clips, features)`` -> keys ``(clips, C)`` through a bottleneck."""

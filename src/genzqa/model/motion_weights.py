@@ -16,7 +16,8 @@ from torch import Tensor
 
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError, OfflineError, OutputError
 from genzqa.files import write_atomically
-from genzqa.model.checksums import write_record
+from genzqa.model.checksums import check_recorded, write_record
+from genzqa.model.folder import file_sha256
 from genzqa.model.names import ModelName
 from genzqa.model.pickles import plain_tensors
 from genzqa.model.registry import REGISTRY, cache_folder
@@ -44,6 +45,7 @@ def load_motion(name: str, *, offline: bool = False) -> SlowFast:
             raise OfflineError("not on this machine, and offline mode forbids the download", subject=name,
                                hint=f"run once with a connection: genzqa pull {name}")  # fmt: skip
         pull_motion(name)
+    check_recorded(ModelName("registry", name), path.parent, {path.name: file_sha256(path)})
     return _built(path)
 
 

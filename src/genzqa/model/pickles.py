@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,11 @@ def plain_tensors(path: Path, part: str = "") -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelNotFoundError("no such file", subject=str(path))
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own text advises to open it without this guard
+        raise ModelCorruptError("damaged, or holds more than plain tensors, which could run code when opened",
+                                subject=str(path), hint="get the file from where it was published")  from None  # fmt: skip
     except Exception as error:  # the reader raises many kinds on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelCorruptError(f"not a file of plain tensors: {reason}", subject=str(path)) from None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 GOOD, BAD = "Good Photo.", "Bad Photo."
 _PLACEHOLDER = "X"
+LONGEST_CONTEXT = 72  # vectors; of 77 places the words take three, begin and end one each
 
 
 class QualityPrompts(nn.Module):

@@ -17,6 +17,7 @@ from genzqa.model.adapter import build, build_video, save_adapter, with_prompts
 from genzqa.model.base import load_base
 from genzqa.model.config import ScorerConfig, VideoConfig
 from genzqa.model.pickles import plain_tensors
+from genzqa.model.prompts import LONGEST_CONTEXT
 
 _LORA = re.compile(
     r"(?P<layer>.+\.attn(?P<kind>[12]))\.processor\.(?P<projection>to_(?:q|k|v|out))_lora\.(?P<part>down|up)\.weight"
@@ -35,7 +36,9 @@ def import_reference(*, base: str, unet_lora: Path, context: Path, out: Path, sl
         ConfigError: If one or two of the modulator's three files are given.
     """
     weights = {"context": _context(context), **_lora(unet_lora)}
-    rank = next(value.shape[0] for name, value in weights.items() if name.endswith(".down"))
+    rank = next((value.shape[0] for name, value in weights.items() if name.endswith(".down")), 0)
+    if not rank:
+        raise ModelCorruptError("holds no LoRA weights `down` of any rank", subject=str(unet_lora))
     for path, kind in ((slow, "slow"), (fast, "fast"), (linear, "linear")):
         if path is not None:
             weights |= {f"tqm.{kind}.{name}": value for name, value in _tensors(path).items()}
@@ -71,6 +74,8 @@ def _lora(path: Path) -> dict[str, Tensor]:
             raise ModelCorruptError(f"{name!r} is no LoRA weight", subject=str(path))
         if match["kind"] == "1" and match["projection"] != "to_q":
             continue
+        if value.ndim != 2:
+            raise ModelCorruptError(f"{name!r} is no matrix", subject=str(path))
         projection = "to_out.0" if match["projection"] == "to_out" else match["projection"]
         found[f"lora.{match['layer']}.{projection}.{match['part']}"] = value
     if not found:
@@ -82,8 +87,15 @@ def _context(path: Path) -> Tensor:
     value = _tensors(path).get("ctx")
     if value is None or value.ndim != 2:
         raise ModelCorruptError("holds no context `ctx` (length, width)", subject=str(path))
+    if not 1 <= len(value) <= LONGEST_CONTEXT:
+        raise ModelCorruptError(f"a context of {len(value)} vectors; a prompt has room for 1 to {LONGEST_CONTEXT}",
+                                subject=str(path))  # fmt: skip
     return value
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    return {name: value.float() for name, value in plain_tensors(path).items()}
+    found = {name: value.float() for name, value in plain_tensors(path).items()}
+    for name, value in found.items():
+        if not value.isfinite().all():
+            raise ModelCorruptError(f"tensor {name!r} holds NaN or infinity", subject=str(path))
+    return found

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from genzqa.model.genziqa import level_of
 
 if TYPE_CHECKING:
     from genzqa.model.genziqa import GenzIQA
@@ -67,12 +67,5 @@ def _layer_map(logits: Tensor, slope: Tensor | None, temperature: float) -> Tens
 
 def _grid(positions: int, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of a layer with so many positions on an ``height`` x ``width`` latent."""
-    level = 0
-    while -(-height // 2**level) * -(-width // 2**level) > positions:
-        level += 1
-    return -(-height // 2**level), -(-width // 2**level)
-
-
-def as_array(quality_map: Tensor) -> npt.NDArray[np.float32]:
-    """``(h, w) float32``."""
-    return np.asarray(quality_map.numpy(), np.float32)
+    step = 2 ** level_of(positions, height, width)
+    return -(-height // step), -(-width // step)

@@ -31,9 +31,12 @@ from genzqa.video_result import FrameCounts, FrameScore, VideoResult, WorstFrame
 
 if TYPE_CHECKING:
     from genzqa.model.config import Calibration, VideoConfig
+    from genzqa.model.slowfast import SlowFastConfig
 
 DEFAULT_FRAMES = 8
 MOST_TIMELINE_POINTS = 600  # of a timeline; longer videos get them evenly spread
+_DAMAGED = {"truncated", "corrupt_frames", "frames_missing", "begins_late"}  # of such a video one frame says nothing
+SHORTEST = 4  # a clip with fewer than one part in so many of its frames real tells nothing of the motion
 WORST_SIDE = 640  # pixels, longest side of a frame kept for the report
 Progress = Callable[[int, int], None]
 
@@ -60,12 +63,18 @@ class VideoOptions:
     worst_frames: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 1:
+        if self.frames is not None and (not _whole(self.frames) or self.frames < 1):
             raise ConfigError(f"{self.frames} frames cannot be scored", hint="ask for one at least")
+        if not _whole(self.worst_frames) or self.worst_frames < 0:
+            raise ConfigError(f"{self.worst_frames} worst frames cannot be kept", hint="give a whole number from 0")
         if not (math.isfinite(self.start) and self.start >= 0):
             raise ConfigError(f"a start of {self.start} seconds makes no sense", hint="give 0 or more")
         if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
             raise ConfigError(f"a duration of {self.duration} seconds makes no sense", hint="give more than 0")
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 @dataclass
@@ -112,9 +121,9 @@ def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Prov
                 progress(done, len(plan))
     if progress is not None:
         progress(len(plan), len(plan))
-    if reader.tally.decoded == 1:
+    if reader.tally.decoded == 1 and not {note.code for note in reader.notes} & _DAMAGED:
         return None
-    raw, gamma = _combine(loaded, seen)
+    raw, gamma, notes = _combine(loaded, seen)
     score, interval, percentile = calibrate(raw, (config.calibration if config else None) or calibration)
     every = {frame.time: frame for frame in [*seen.timeline, *seen.scored]}
     return VideoResult(
@@ -135,7 +144,7 @@ def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Prov
         gamma=gamma,
         counts=FrameCounts(reader.tally.declared, reader.tally.decoded, reader.tally.corrupt),
         stream=_stream_record(reader),
-        notes=(*reader.notes, *_notes(loaded)),
+        notes=(*reader.notes, *notes, *_notes(loaded)),
         seconds=time.perf_counter() - started,
         worst_frames=_worst_frames(loaded, seen),
     )
@@ -271,21 +280,34 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
                 heapq.heapreplace(seen.worst, entry)
 
 
-def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...]]:
-    """Raw score and gamma of every layer: modulated by motion, or the plain mean of the frames."""
-    if loaded.video is None or not seen.motion:
-        return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks)
-    counted = counted_clips([real for real, _, _ in seen.motion])
-    slow, fast = zip(*(seen.motion[number][1:] for number in counted), strict=True)
+def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...], tuple[Note, ...]]:
+    """Raw score, gamma of every layer, and remarks: modulated by motion, or the plain mean of the frames."""
+    if loaded.video is None or loaded.motion is None or not seen.motion:
+        return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks), ()
+    sizes = loaded.motion.config
+    counted = counted_clips([real for real, _, _ in seen.motion], sizes.frames)
+    slow, fast = motion_of([seen.motion[number][1:] for number in counted], sizes)
     with torch.inference_mode():
-        trace = loaded.video.modulate(FrameReadings.joined(seen.readings), torch.stack(slow), torch.stack(fast))
-    return float(trace.score), tuple(trace.gamma.tolist())
+        trace = loaded.video.modulate(FrameReadings.joined(seen.readings), slow, fast)
+    brief = Note("no_motion", "Too short for its motion to be judged; the score is the mean of its frames.")
+    return float(trace.score), tuple(trace.gamma.tolist()), () if counted else (brief,)
 
 
-def counted_clips(real: Sequence[int]) -> list[int]:
+def counted_clips(real: Sequence[int], frames: int) -> list[int]:
     """Which clips count, by how many of their frames are real: one begun near the end is mostly its own echo, and counts
-    only where no clip is fuller."""
-    return [number for number, frames in enumerate(real) if frames >= max(real) // 2]
+    only where no clip is fuller; none does where hardly any frame is real."""
+    least = max(max(real, default=0) // 2, -(-frames // SHORTEST))
+    return [number for number, found in enumerate(real) if found >= least]
+
+
+def motion_of(
+    clips: Sequence[tuple[torch.Tensor, torch.Tensor]], sizes: SlowFastConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slow and fast features of clips, stacked; of none, tensors without rows."""
+    if not clips:
+        return torch.zeros(0, sizes.slow_features), torch.zeros(0, sizes.fast_features)
+    slow, fast = zip(*clips, strict=True)
+    return torch.stack(slow), torch.stack(fast)
 
 
 def _worst_frames(loaded: LoadedScorer, seen: _Seen) -> tuple[WorstFrame, ...]:

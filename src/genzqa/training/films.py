@@ -15,7 +15,7 @@ from genzqa.media.video import open_video, uniform_times
 from genzqa.model.genziqa import GenzIQA
 from genzqa.model.motion import clip_features, weights_digest
 from genzqa.model.slowfast import SlowFast
-from genzqa.scoring.video import counted_clips, distinct
+from genzqa.scoring.video import counted_clips, distinct, motion_of
 from genzqa.training.cache import FLIPS, ShardedCache, unusable
 from genzqa.training.latents import encode
 
@@ -91,9 +91,10 @@ class FilmCache(ShardedCache):
                     real.append(moment.clip_frames)
         if waiting:
             encode_waiting()
-        seen = []
+        counted, seen = counted_clips(real, network.frames), []
         for axes in FLIPS[: self.forms]:
             across = tuple(axis - 1 for axis in axes)  # of (n, h, w, 3)
-            seen.append([clip_features(self._motion, np.flip(clips[number], across)) for number in counted_clips(real)])
-        slow, fast = (torch.stack([torch.stack([one[part] for one in form]) for form in seen]) for part in (0, 1))
+            found = [clip_features(self._motion, np.flip(clips[number], across)) for number in counted]
+            seen.append(motion_of(found, network))
+        slow, fast = (torch.stack([form[part] for form in seen]) for part in (0, 1))
         return {"latents": torch.stack([torch.cat(form) for form in latents]), "slow": slow, "fast": fast}
