@@ -193,6 +193,7 @@ def test_a_map_of_a_video_of_one_frame(small_scorer: Path, clips, tmp_path: Path
     options = ["--model", f"local-dir:{small_scorer}", "--map", str(tmp_path / "maps")]
     run = CliRunner().invoke(app, ["score", str(clips["one"]), str(clips["pan"]), *options])
     assert run.exit_code == 0, run.output
+    assert "of a video's worst frames are in --report" in run.stderr
     (drawn,) = (tmp_path / "maps").rglob("*.png")
     assert drawn.name == "one.mp4.png"
 

@@ -110,6 +110,7 @@ class _Sinks:
         self._as_json, self._table, self._maps, self._page, self._timeline = as_json, table, maps, page, timeline
         self.results: list[Result] = []
         self.scored = self.failed = self.maps_lost = 0
+        self._told_of_videos = False
 
     def take(self, path: str, result: Result) -> None:
         from genzqa.result import FailedResult, ImageResult
@@ -126,6 +127,9 @@ class _Sinks:
             self._draw(path, result)
             result = dataclasses.replace(result, quality_map=None)
         elif not isinstance(result, FailedResult):
+            if self._maps is not None and not self._told_of_videos:
+                self._told_of_videos = True
+                _warn("a quality map is drawn of a photo; those of a video's worst frames are in --report")
             timeline = result.timeline if self._timeline else None
             result = dataclasses.replace(result, worst_frames=(), timeline=timeline)
         if self._table is not None:
