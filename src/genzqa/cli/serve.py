@@ -46,11 +46,12 @@ def serve_command(
     if settings.token is None and not _is_loopback(host):
         typer.echo(f"warning: {host} is open to others and there is no token; set {TOKEN_VARIABLE}, or use --token-file",
                    err=True)  # fmt: skip
-    from genzqa.service.app import create_app
-    from genzqa.service.logs import log_to_stderr
     from genzqa.service.server import listen, run
 
-    with listen(host, port) as listener:  # before the model loads: a port in use is said at once
+    with listen(host, port) as listener:  # before anything slow: a port in use is said at once
+        from genzqa.service.app import create_app
+        from genzqa.service.logs import log_to_stderr
+
         log_to_stderr()
         app = create_app(model, settings, offline=offline)
         shown = f"[{host}]" if ":" in host else host
