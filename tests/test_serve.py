@@ -59,7 +59,8 @@ def test_photos_score_as_they_do_without_the_service(service, scorer):
     assert len(records) == len(paths) == 6
     for path, record in zip(paths, records, strict=True):
         same(record, scorer.score(path).to_dict(), path.name)
-    assert len({record["score"] for record in records}) == 6
+    scores = [record["score"] for record in records]
+    assert max(scores) - min(scores) > 1  # else any photo's score would do for any other
     assert "maps" not in answer.json()
 
 

@@ -22,7 +22,7 @@ DECODER, FILMER = "decode_process", "video_process"
 SETTINGS = {
     "limits": {"max_pixels": 1_000_000, "max_file_bytes": 60_000, "max_video_bytes": 100_000},
     "max_body_bytes": 200_000, "max_files": 3, "max_stored_bytes": 400_000, "queue_length": 4, "video_queue_length": 1,
-    "decoders": 1, "idle_seconds": 2, "upload_seconds": 6, "request_seconds": 60,
+    "decoders": 1, "idle_seconds": 2, "upload_seconds": 6,
 }  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_sigterm_loses_nothing_that_was_accepted(served_model, tmp_path, photo):
 
 def test_a_request_that_takes_too_long_ends_and_a_killed_service_leaves_nothing(served_model, tmp_path, photo):
     """One service for both, since each costs a start."""
-    with serving(served_model, tmp_path, settings={"request_seconds": 3}) as service:
+    with serving(served_model, tmp_path, settings={"request_seconds": 3, "decoders": 1}) as service:
         with service.paused(DECODER) as children:
             answer = service.score(photo)
             assert (answer.status_code, answer.json()["error"]["code"]) == (504, "work_timeout")
