@@ -145,3 +145,9 @@ def noise(path: Path, seed: int, width: int = 90, height: int = 60) -> Path:
     small = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
     Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
     return path
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -8,7 +8,6 @@ Each replica loads the model once. Sizes of replicas and how many there are come
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
@@ -17,8 +16,6 @@ from ray import serve
 
 from genzqa.service.app import create_app
 from genzqa.service.settings import ServiceSettings
-
-_log = logging.getLogger("genzqa.service")
 
 
 def deploy(model: str = "mini", settings: ServiceSettings | None = None, *, replicas: int = 1, cpus: float = 1,
@@ -43,17 +40,14 @@ def deploy(model: str = "mini", settings: ServiceSettings | None = None, *, repl
     # Ray's own bound lies above ours, so that it is the service that says 429, with Retry-After
     held = bounds.queue_length + bounds.video_queue_length
     replica = serve.deployment(
+        name="GenzQA",
         num_replicas=replicas,
         ray_actor_options={"num_cpus": cpus},
         max_ongoing_requests=2 * held,
         graceful_shutdown_timeout_s=bounds.request_seconds + 10,
         health_check_period_s=10,
-    )(serve.ingress(build)(_Replica))
+    )(serve.ingress(build)())
     return replica.bind()
-
-
-class _Replica:
-    """What Ray starts; the app itself is built inside the process that runs it."""
 
 
 def deployment(arguments: dict[str, str]) -> Any:
