@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usag
           "--remote-debugging-pipe", "about:blank")  # fmt: skip
 PATIENCE = 120  # seconds for one answer; only a stuck browser takes that long
 _WANTED_EVENTS = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Audits.issueAdded")
+_DIALOGUE = "Page.fileChooserOpened"
 
 
 class Page:
@@ -30,6 +32,7 @@ class Page:
         self._buffer, self._number, self._session = b"", 0, ""
         self.complaints: list[dict[str, Any]] = []
         self.requests: list[str] = []
+        self.dialogues: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
@@ -48,7 +51,11 @@ class Page:
         return answer["result"]
 
     def open(self, path: Path, width: int, height: int, scheme: str, *, decoded: bool = True) -> None:
-        """Show a file in a window of this size (CSS pixels) to a reader who prefers ``light`` or ``dark``.
+        """Show a file; see `visit`."""
+        self.visit(path.as_uri(), width, height, scheme, decoded=decoded)
+
+    def visit(self, url: str, width: int, height: int, scheme: str, *, decoded: bool = True) -> None:
+        """Show an address in a window of this size (CSS pixels) to a reader who prefers ``light`` or ``dark``.
 
         Waits until it is loaded and, if ``decoded``, until every picture is; a picture that cannot be is then an error.
         """
@@ -58,7 +65,7 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         while self.run("document.readyState") != "complete":
             pass
         if decoded:
@@ -69,6 +76,26 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, script: str) -> Any:
+        """Until an expression in the page is true."""
+        end = time.monotonic() + PATIENCE
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, script
+            time.sleep(0.02)
+        return value
+
+    def press(self, key: str, code: int) -> None:
+        """A key of the keyboard, by its name and Windows code."""
+        text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
+        for kind in ("keyDown", "keyUp"):
+            more = text if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Put files into a file input, as its dialogue would."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]
+        self.call("DOM.setFileInputFiles", files=[str(file) for file in files], objectId=found["objectId"])
 
     def screenshot(self, *, whole: bool = False) -> bytes:
         """The window, or the whole page, as PNG."""
@@ -84,6 +111,8 @@ class Page:
         message = json.loads(line)
         if message.get("method") in _WANTED_EVENTS:
             self.complaints.append(message["params"])
+        if message.get("method") == _DIALOGUE:
+            self.dialogues.append(message["params"])
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"][:100])
         return message

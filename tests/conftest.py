@@ -112,3 +112,27 @@ def small_video_scorer(small_scorer, tmp_path_factory) -> Path:
     config = read_config(small_scorer / "config.json").model_copy(update={"video": video, "name": "small-video"})
     save_adapter(out, weights, config)
     return out
+
+
+@pytest.fixture(scope="session")
+def served_model(small_scorer, tmp_path_factory) -> str:
+    """The name of ``small_scorer`` at half the side, so that many requests take little time.
+
+    Its scale is stretched until pictures differ by points, and the same picture in other company by less than 0.001.
+    """
+    out = tmp_path_factory.mktemp("scorers") / "served"
+    shutil.copytree(small_scorer, out)
+    config = json.loads((out / "config.json").read_text())
+    config["preprocessing"]["size"] = 64
+    config["calibration"]["raw_knots"] = [17, 19]
+    (out / "config.json").write_text(json.dumps(config))
+    return f"local-dir:{out}"
+
+
+@pytest.fixture(scope="session")
+def service(served_model, tmp_path_factory):
+    """A running ``genzqa serve`` with default settings, for tests that leave it as it was."""
+    from serving import serving
+
+    with serving(served_model, tmp_path_factory.mktemp("service")) as running:
+        yield running

@@ -6,11 +6,11 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "peft", "huggingface_hub",
-         "matplotlib", "jinja2")  # fmt: skip
+         "matplotlib", "jinja2", "fastapi", "uvicorn", "prometheus_client", "ray")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"],
-                                       ["import-reference", "--help"]])  # fmt: skip
+                                       ["import-reference", "--help"], ["serve", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(arguments):
     program = (
         "import sys\n"

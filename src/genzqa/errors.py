@@ -16,7 +16,8 @@
     ├── DataError                   a database of human scores is not as it should be   code "data"
     ├── TrainingError               a training cannot go on                          code "training"
     ├── ConfigError                 a setting or name is malformed                   code "config"
-    └── OutputError                 a result cannot be written                       code "output"
+    ├── OutputError                 a result cannot be written                       code "output"
+    └── RequestError                a request to the service is refused; the kinds are in genzqa.service.refusals
 
 Every error says what happened (`reason`) and what to do about it (`hint`); `code` is stable across versions.
 """

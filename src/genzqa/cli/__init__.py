@@ -23,6 +23,7 @@ from genzqa.cli.evaluate import evaluate_command
 from genzqa.cli.models import models_command, pull_command, verify_command
 from genzqa.cli.reference import import_reference_command
 from genzqa.cli.score import score_command
+from genzqa.cli.serve import serve_command
 from genzqa.cli.train import adapt_command, train_command
 from genzqa.errors import GenzqaError, InputError
 from genzqa.text import printable
@@ -86,6 +87,7 @@ app.command("verify", short_help="Check a model's files.")(verify_command)
 app.add_typer(data_app, name="data", short_help="List and check databases of human scores.")
 app.command("evaluate", short_help="Measure a model on databases.")(evaluate_command)
 app.command("benchmark", short_help="Compare models.")(benchmark_command)
+app.command("serve", short_help="Score over HTTP, with a web page.")(serve_command)
 app.command("train", short_help="Train on databases.")(train_command)
 app.command("adapt", short_help="Tune to your own scores.")(adapt_command)
 app.command("import-reference", short_help="Convert parts of the research release.")(import_reference_command)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
@@ -41,4 +44,6 @@ def resize_square(pixels: Pixels, size: int) -> npt.NDArray[np.float32]:
 
 def to_network(resized: npt.NDArray[np.float32]) -> Tensor:
     """``(H, W, 3)`` in [0, 1] -> ``(3, H, W)`` in [-1, 1]."""
+    import torch  # here, so that processes that only decode do without it
+
     return torch.from_numpy(resized).permute(2, 0, 1).contiguous() * 2 - 1

@@ -1,0 +1,1 @@
+"""`genzqa serve`: photos and videos scored over HTTP, and a page to drop them on (docs/serve.md)."""
