@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
+from genzqa.cli.batch import batch_command
 from genzqa.cli.benchmark import benchmark_command
 from genzqa.cli.data import data_app
 from genzqa.cli.evaluate import evaluate_command
@@ -80,6 +81,7 @@ def _options(
 
 
 app.command("score", short_help="Score photos.")(score_command)
+app.command("batch", short_help="Score folders of millions.")(batch_command)
 app.command("models", short_help="List the registered models.")(models_command)
 app.command("pull", short_help="Download a model.")(pull_command)
 app.command("verify", short_help="Check a model's files.")(verify_command)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
@@ -32,6 +35,14 @@ def resize_square(pixels: Pixels, size: int) -> npt.NDArray[np.float32]:
     return scaled
 
 
+def to_planes(resized: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``(H, W, 3)`` in [0, 1] -> ``(3, H, W)`` in [-1, 1], contiguous; what the network sees, without torch."""
+    planes: npt.NDArray[np.float32] = np.ascontiguousarray(resized.transpose(2, 0, 1)) * np.float32(2) - np.float32(1)
+    return planes
+
+
 def to_network(resized: npt.NDArray[np.float32]) -> Tensor:
-    """``(H, W, 3)`` in [0, 1] -> ``(3, H, W)`` in [-1, 1]."""
-    return torch.from_numpy(resized).permute(2, 0, 1).contiguous() * 2 - 1
+    """`to_planes` as a tensor."""
+    import torch  # late: a process that only decodes photos does without it
+
+    return torch.from_numpy(to_planes(resized))

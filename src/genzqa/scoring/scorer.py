@@ -17,9 +17,7 @@ import torch
 from genzqa import __version__
 from genzqa.errors import InputError, ModelCorruptError, NotTrainedError
 from genzqa.limits import DEFAULT_LIMITS, Limits
-from genzqa.media.domain import domain_notes
-from genzqa.media.image import ImageSource, Photo, decode_image
-from genzqa.media.preprocess import resize_square, to_network
+from genzqa.media.image import ImageSource
 from genzqa.media.video import is_video_file, open_video
 from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.diffusion import scoring_timesteps
@@ -28,6 +26,7 @@ from genzqa.model.motion_weights import load_motion
 from genzqa.notes import Note
 from genzqa.result import FailedResult, ImageResult, Provenance, grade_of
 from genzqa.scoring.calibration import calibrate
+from genzqa.scoring.prepare import PreparedPhoto, prepare_photo
 from genzqa.scoring.quality_map import quality_maps
 from genzqa.scoring.video import Progress, VideoOptions, score_video
 from genzqa.video_result import VideoResult
@@ -57,25 +56,13 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A decoded photo on its way to the network."""
-
-    name: str
-    width: int
-    height: int
-    notes: tuple[Note, ...]
-    pixels: torch.Tensor
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Video:
     """A video in the place of a decoded photo; it is decoded while it is scored."""
 
     source: str | os.PathLike[str] | bytes
 
 
-_Ready: TypeAlias = "_Prepared | _Video | FailedResult"
+_Ready: TypeAlias = "PreparedPhoto | _Video | FailedResult"
 
 
 class Scorer:
@@ -145,6 +132,13 @@ class Scorer:
             if ahead is not None:
                 yield from self._results(ahead.result(), quality_map, video, progress)
 
+    def score_prepared(self, photos: Sequence[PreparedPhoto]) -> list[ImageResult]:
+        """Score photos that `prepare_photo` has made ready, perhaps in another process, as one batch.
+
+        Their ``planes`` must have the side that this model's preprocessing says.
+        """
+        return self._score_batch(photos, quality_map=False)
+
     def _score_video(self, film: _Video, quality_map: bool, options: VideoOptions,
                      progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip
         """A video with one frame scores as its image does."""
@@ -172,21 +166,16 @@ class Scorer:
                 prepared.append(FailedResult(error.subject, error, self.provenance))
         return prepared
 
-    def _prepare(self, source: ImageSource) -> _Prepared:
-        started = time.perf_counter()
-        photo: Photo = decode_image(source, limits=self.limits)
-        resized = resize_square(photo.pixels, self.config.preprocessing.size)
-        notes = (*photo.notes, *domain_notes(photo.pixels))
-        seconds = time.perf_counter() - started
-        return _Prepared(photo.name, photo.width, photo.height, notes, to_network(resized), seconds)
+    def _prepare(self, source: ImageSource) -> PreparedPhoto:
+        return prepare_photo(source, self.config.preprocessing.size, self.limits)
 
     def _results(self, prepared: Sequence[_Ready], quality_map: bool, video: VideoOptions,
                  progress: Callable[[str, int, int], None] | None) -> Iterator[Result]:  # fmt: skip
-        scored = iter(self._score_batch([one for one in prepared if isinstance(one, _Prepared)], quality_map))
+        scored = iter(self._score_batch([one for one in prepared if isinstance(one, PreparedPhoto)], quality_map))
         for one in prepared:
             if isinstance(one, FailedResult):
                 yield one
-            elif isinstance(one, _Prepared):
+            elif isinstance(one, PreparedPhoto):
                 yield next(scored)
             else:
                 try:
@@ -195,11 +184,11 @@ class Scorer:
                 except InputError as error:
                     yield FailedResult(error.subject, error, self.provenance, "video")
 
-    def _score_batch(self, photos: Sequence[_Prepared], quality_map: bool) -> list[ImageResult]:
+    def _score_batch(self, photos: Sequence[PreparedPhoto], quality_map: bool) -> list[ImageResult]:
         if not photos:
             return []
         started = time.perf_counter()
-        pixels = torch.stack([photo.pixels for photo in photos])
+        pixels = torch.stack([torch.from_numpy(photo.planes) for photo in photos])
         maps: list[torch.Tensor | None] = [None] * len(photos)
         if quality_map:
             raw, drawn = quality_maps(self.model, pixels)
@@ -214,7 +203,7 @@ class Scorer:
         return [self._result(photo, float(value), share, drawn_map)
                 for photo, value, drawn_map in zip(photos, raw, maps, strict=True)]  # fmt: skip
 
-    def _result(self, photo: _Prepared, raw: float, seconds: float, drawn: torch.Tensor | None) -> ImageResult:
+    def _result(self, photo: PreparedPhoto, raw: float, seconds: float, drawn: torch.Tensor | None) -> ImageResult:
         score, interval, percentile = calibrate(raw, self._calibration)
         quality_map = None
         if drawn is not None:
