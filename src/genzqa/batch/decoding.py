@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from genzqa.batch.remote import fetched, is_url
-from genzqa.errors import InputError
 from genzqa.limits import Limits
 from genzqa.media.video_sniff import is_video_file
 from genzqa.scoring.prepare import PreparedPhoto, prepare_photo
@@ -24,18 +21,18 @@ Prepared: TypeAlias = "PreparedPhoto | str"
 
 
 def photo_decoder(size: int, limits: Limits) -> Callable[[str], Prepared]:
-    """The function that makes one photo ready, by its path or address; of a video it only says that it is one.
+    """The function that makes one photo ready, by its absolute path or its address; of a video it only says that it is one.
 
     Args:
         size: Side of the square that photos are resized to, in pixels.
         limits: What an input may be at most.
     """
 
-    def decode(name: str) -> Prepared:
-        with _source(name, limits) as source:
+    def decode(place: str) -> Prepared:
+        with _source(place, limits) as source:
             if is_video_file(source):
                 return IS_VIDEO
-            return dataclasses.replace(prepare_photo(source, size, limits), name=name)
+            return prepare_photo(source, size, limits)
 
     return decode
 
@@ -46,21 +43,18 @@ def video_scorer(model: str, limits: Limits, offline: bool) -> Callable[[str], d
 
     scorer: Scorer = load(model, limits=limits, offline=offline)
 
-    def score(name: str) -> dict[str, Any]:
-        with _source(name, limits) as source:
-            return dataclasses.replace(scorer.score(source), input=name).to_dict()
+    def score(place: str) -> dict[str, Any]:
+        with _source(place, limits) as source:
+            return scorer.score(source).to_dict()
 
     return score
 
 
 @contextmanager
-def _source(name: str, limits: Limits) -> Iterator[str | bytes]:
-    """What the decoder takes; its errors name the input as the row does."""
-    try:
-        if is_url(name) and not os.path.lexists(name):
-            with fetched(name, limits) as source:
-                yield source
-        else:
-            yield name
-    except InputError as error:
-        raise type(error)(error.reason, subject=name, hint=error.hint) from error
+def _source(place: str, limits: Limits) -> Iterator[str | bytes]:
+    """What the decoder takes. Results and errors are named by the one who asked, who knows what the user called it."""
+    if is_url(place):
+        with fetched(place, limits) as source:
+            yield source
+    else:
+        yield place

@@ -65,11 +65,11 @@ class Listing:
             raise ConfigError("no such file or folder", subject=source, hint="check the path")
 
     def _check_address(self, address: str) -> None:
-        if address.lower().startswith(("http://", "https://")) and not self._http:
+        if _is_web(address) and not self._http:
             raise ConfigError("web addresses are not fetched unless asked", subject=address, hint="add --http")
 
     def _items(self, source: str) -> Iterator[Item]:
-        if is_url(source):
+        if is_url(source) and not _is_web(source):  # the web has no folders, and a question mark is no pattern there
             yield from list_remote(source, SUFFIXES, self._give_up)
         elif Path(source).is_dir():
             yield from self._folder(source)
@@ -77,7 +77,7 @@ class Listing:
             yield from map(self._named, _lines(source))
         elif source.lower().endswith(".parquet") and Path(source).is_file():
             yield from map(self._named, _column(source, self._column))
-        elif os.path.lexists(source):
+        elif is_url(source) or os.path.lexists(source):
             yield self._named(source)
         else:
             yield from self._pattern(source)
@@ -151,6 +151,10 @@ class Listing:
     def _give_up(self, place: str, error: OSError) -> None:
         self._warn(f"{place}: cannot be listed: {error.strerror or error}")
         self.complete = False
+
+
+def _is_web(address: str) -> bool:
+    return address.lower().startswith(("http://", "https://"))
 
 
 def _stat(path: str) -> Item:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from genzqa.batch.decoding import IS_VIDEO, Prepared, photo_decoder, video_scorer
 from genzqa.batch.item import Item
+from genzqa.batch.remote import is_url
 from genzqa.batch.workers import Workers
 from genzqa.errors import InputError
 from genzqa.limits import Limits
@@ -74,14 +77,14 @@ class LocalEngine:
         videos: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
         while True:
             waiting.extend(
-                (item, self._photos.submit(item.input)) for item in islice(source, self._ahead - len(waiting))
+                (item, self._photos.submit(_place(item))) for item in islice(source, self._ahead - len(waiting))
             )
             batch = [waiting.popleft() for _ in range(min(self._batch_size, len(waiting)))]
             if not batch:
                 break
             for item, record in self._score_batch(batch):
                 if record is None:
-                    videos.append((item, self._videos.submit(item.input)))
+                    videos.append((item, self._videos.submit(_place(item))))
                 else:
                     yield item, record
             while videos and (videos[0][1].done() or len(videos) > _VIDEOS_WAITING):
@@ -92,7 +95,9 @@ class LocalEngine:
     def _score_batch(self, batch: list[tuple[Item, Future[Prepared]]]) -> list[tuple[Item, dict[str, Any] | None]]:
         """A record for each photo, None for a video."""
         outcomes = [(item, _outcome(future)) for item, future in batch]
-        photos = [photo for _, photo in outcomes if isinstance(photo, PreparedPhoto)]
+        photos = [
+            dataclasses.replace(photo, name=item.input) for item, photo in outcomes if isinstance(photo, PreparedPhoto)
+        ]
         scored = iter(self._scorer.score_prepared(photos))
         records: list[tuple[Item, dict[str, Any] | None]] = []
         for item, outcome in outcomes:
@@ -104,11 +109,18 @@ class LocalEngine:
 
     def _video(self, item: Item, future: Future[dict[str, Any]]) -> tuple[Item, dict[str, Any]]:
         outcome = _outcome(future)
-        return item, self._failed(item, outcome, "video") if isinstance(outcome, InputError) else outcome
+        if isinstance(outcome, InputError):
+            return item, self._failed(item, outcome, "video")
+        return item, {**outcome, "input": item.input}
 
     def _failed(self, item: Item, error: InputError, kind: Literal["image", "video"]) -> dict[str, Any]:
         named = type(error)(error.reason, subject=item.input, hint=error.hint)
         return FailedResult(item.input, named, self._scorer.provenance, kind).to_dict()
+
+
+def _place(item: Item) -> str:
+    """Where a process finds it, whatever folder that works in."""
+    return item.input if is_url(item.input) else str(Path.cwd() / item.input) if item.input else ""
 
 
 def _outcome(future: Future[Any]) -> Any:

@@ -41,7 +41,9 @@ def list_remote(source: str, suffixes: Sequence[str], give_up: Callable[[str, OS
     try:
         if any(sign in path for sign in "*?["):
             found = files.glob(path, detail=True)
-            yield from (_item(files, found[name]) for name in sorted(found) if found[name]["type"] != "directory")
+            for name in sorted(found):
+                if found[name]["type"] != "directory" and not _base(name).startswith("."):
+                    yield _item(files, found[name])
             return
         facts = files.info(path)
         if facts["type"] != "directory":
@@ -125,12 +127,16 @@ def _open(address: str) -> tuple[Any, str]:
 def _below(files: Any, folder: str, suffixes: tuple[str, ...]) -> Iterator[Item]:
     for facts in sorted(files.ls(folder, detail=True), key=lambda facts: str(facts["name"])):
         name = str(facts["name"])
-        if name.rstrip("/") == folder.rstrip("/") or name.rstrip("/").rpartition("/")[2].startswith("."):
+        if name.rstrip("/") == folder.rstrip("/") or _base(name).startswith("."):
             continue
         if facts["type"] == "directory":
             yield from _below(files, name, suffixes)
         elif name.lower().endswith(suffixes):
             yield _item(files, facts)
+
+
+def _base(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def _item(files: Any, facts: dict[str, Any]) -> Item:
