@@ -28,7 +28,7 @@ sys.argv = ["genzqa", "batch", *sys.argv[2:]]
 from genzqa.cli import main
 main()
 """
-LONG = 60  # seconds; only a stuck program takes that long
+LONG = 300  # seconds; only a stuck program takes that long
 
 
 @pytest.fixture(scope="module")

@@ -77,14 +77,14 @@ class LocalEngine:
         videos: deque[tuple[Item, Future[dict[str, Any]]]] = deque()
         while True:
             waiting.extend(
-                (item, self._photos.submit(_place(item))) for item in islice(source, self._ahead - len(waiting))
+                (item, self._photos.submit(place_of(item))) for item in islice(source, self._ahead - len(waiting))
             )
             batch = [waiting.popleft() for _ in range(min(self._batch_size, len(waiting)))]
             if not batch:
                 break
             for item, record in self._score_batch(batch):
                 if record is None:
-                    videos.append((item, self._videos.submit(_place(item))))
+                    videos.append((item, self._videos.submit(place_of(item))))
                 else:
                     yield item, record
             while videos and (videos[0][1].done() or len(videos) > _VIDEOS_WAITING):
@@ -118,7 +118,7 @@ class LocalEngine:
         return FailedResult(item.input, named, self._scorer.provenance, kind).to_dict()
 
 
-def _place(item: Item) -> str:
+def place_of(item: Item) -> str:
     """Where a process finds it, whatever folder that works in."""
     return item.input if is_url(item.input) else str(Path.cwd() / item.input) if item.input else ""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from genzqa.text import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from genzqa.batch.ray_engine import RayEngine
     from genzqa.batch.run import Shown
 
 Sources = Annotated[
@@ -38,6 +39,11 @@ Column = Annotated[str, typer.Option(help="Which column of a Parquet file has th
 Http = Annotated[bool, typer.Option("--http", help="Fetch http:// and https:// addresses.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes that decode photos [default: half the cores].")]
 
+EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Score in this process, or on a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto [default: one on this machine].")]
+Actors = Annotated[int | None, typer.Option(min=1, help="Models on the Ray cluster [default: as many as fit].")]
+ActorCores = Annotated[int, typer.Option(min=1, help="Cores of each of them.")]
+
 _LINE_SECONDS = 30.0  # between progress lines where there is no terminal
 
 
@@ -50,6 +56,10 @@ def batch_command(
     http: Http = False,
     batch_size: BatchSize = 4,
     processes: Processes = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    actors: Actors = None,
+    actor_cores: ActorCores = 1,
     offline: Offline = False,
     max_megapixels: MaxMegapixels = DEFAULT_LIMITS.max_pixels / MEGAPIXEL,
 ) -> None:
@@ -61,6 +71,12 @@ def batch_command(
         if importlib.util.find_spec(library) is None:
             raise ConfigError(f"this needs {library}, which is not installed", subject="batch",
                               hint='install it with: pip install "genzqa[batch]"')  # fmt: skip
+    if engine == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("this needs ray, which is not installed", subject="batch",
+                              hint='install it with: pip install "genzqa[ray]"')  # fmt: skip
+    elif address or actors:
+        raise ConfigError("is for --engine ray", subject="--address" if address else "--actors")
     from genzqa.batch.inputs import Listing
     from genzqa.batch.local import LocalEngine, default_processes
     from genzqa.batch.run import identity_of, run_batch
@@ -70,11 +86,18 @@ def batch_command(
     from genzqa.scoring.scorer import load
 
     scorer = load(model, limits=limits, offline=offline)
-    engine = LocalEngine(scorer, model, limits, batch_size=batch_size, processes=processes or default_processes(),
-                         offline=offline)  # fmt: skip
-    with engine:
-        done = run_batch(engine, sources, out, *identity_of(scorer), column=column, http=http, hash_content=hash_content,
-                         warn=_warn, shown=_progress())  # fmt: skip
+    made: LocalEngine | RayEngine
+    if engine == "ray":
+        from genzqa.batch.ray_engine import RayEngine
+
+        made = RayEngine(model, limits, address=address, actors=actors, cores=actor_cores, batch_size=batch_size,
+                         processes=processes or 1, offline=offline)  # fmt: skip
+    else:
+        made = LocalEngine(scorer, model, limits, batch_size=batch_size, processes=processes or default_processes(),
+                           offline=offline)  # fmt: skip
+    with made:
+        done = run_batch(made, sources, out, *identity_of(scorer), column=column, http=http, hash_content=hash_content,
+                         engine_name=engine, warn=_warn, shown=_progress())  # fmt: skip
     rate = f", {(done.scored + done.failed) / done.seconds:.2f} a second" if done.scored + done.failed else ""
     typer.echo(f"{done.scored} scored, {done.failed} failed, {done.unchanged} unchanged, {done.removed} removed, "
                f"{done.seconds:.1f} seconds{rate}", err=True)  # fmt: skip
