@@ -29,7 +29,7 @@ def photo_decoder(size: int, limits: Limits) -> Callable[[str], Prepared]:
     """
 
     def decode(place: str) -> Prepared:
-        with _source(place, limits) as source:
+        with opened(place, limits) as source:
             if is_video_file(source):
                 return IS_VIDEO
             return prepare_photo(source, size, limits)
@@ -44,15 +44,18 @@ def video_scorer(model: str, limits: Limits, offline: bool) -> Callable[[str], d
     scorer: Scorer = load(model, limits=limits, offline=offline)
 
     def score(place: str) -> dict[str, Any]:
-        with _source(place, limits) as source:
+        with opened(place, limits) as source:
             return scorer.score(source).to_dict()
 
     return score
 
 
 @contextmanager
-def _source(place: str, limits: Limits) -> Iterator[str | bytes]:
-    """What the decoder takes. Results and errors are named by the one who asked, who knows what the user called it."""
+def opened(place: str, limits: Limits) -> Iterator[str | bytes]:
+    """What the decoder takes: a path, or what was fetched from an address.
+
+    Results and errors are named by the one who asked, who knows what the user called it.
+    """
     if is_url(place):
         with fetched(place, limits) as source:
             yield source

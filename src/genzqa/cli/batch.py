@@ -67,10 +67,7 @@ def batch_command(
 
     Exit status: 0 all scored, 1 some failed, 2 usage, model or output error.
     """
-    for library in ("pyarrow", "fsspec"):
-        if importlib.util.find_spec(library) is None:
-            raise ConfigError(f"this needs {library}, which is not installed", subject="batch",
-                              hint='install it with: pip install "genzqa[batch]"')  # fmt: skip
+    need_batch_libraries()
     if engine == "ray":
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("this needs ray, which is not installed", subject="batch",
@@ -104,6 +101,14 @@ def batch_command(
     typer.echo(f"{printable(str(out))}: {done.rows} rows, {done.failed_rows} of them errors", err=True)
     if done.failed_rows or not done.complete:
         raise typer.Exit(1)
+
+
+def need_batch_libraries() -> None:
+    """Raise `ConfigError` if the libraries for folders of scores are not installed."""
+    for library in ("pyarrow", "fsspec"):
+        if importlib.util.find_spec(library) is None:
+            raise ConfigError(f"this needs {library}, which is not installed", subject="batch",
+                              hint='install it with: pip install "genzqa[batch]"')  # fmt: skip
 
 
 class _Lines:
