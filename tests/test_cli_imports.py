@@ -6,10 +6,10 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "peft", "huggingface_hub",
-         "matplotlib", "jinja2")  # fmt: skip
+         "matplotlib", "jinja2", "pyarrow", "fsspec", "ray")  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"],
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"], ["batch", "--help"], ["report", "--help"],
                                        ["import-reference", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(arguments):
     program = (
