@@ -9,7 +9,8 @@ HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "p
          "matplotlib", "jinja2", "pyarrow", "fsspec", "ray")  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"], ["batch", "--help"], ["report", "--help"],
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"],
+                                       ["batch", "--help"], ["report", "--help"],
                                        ["import-reference", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(arguments):
     program = (

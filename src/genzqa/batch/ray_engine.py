@@ -7,6 +7,7 @@ out in waves of some thousand: whatever a cluster loses, this process knows of e
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -51,6 +52,7 @@ class RayEngine:
         self._cores = cores
         self._started = not ray.is_initialized()
         if self._started:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, ValueError) as error:
