@@ -12,17 +12,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from genzqa.errors import DecoderCrashedError, GenzqaError, InputError, InputTimeoutError
+from genzqa.errors import ConfigError, DecoderCrashedError, GenzqaError, InputError, InputTimeoutError
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _TRIES = 2  # of one task: whoever kills a process, out of memory, say, need not have meant the file
 _STARTS = 3  # of one process, before it is not the files' fault
 _READY = "ready"
-
-
-class WorkersDiedError(RuntimeError):
-    """Worker processes do not even start."""
 
 
 class Workers(Generic[_T, _R]):
@@ -66,8 +62,11 @@ class Workers(Generic[_T, _R]):
 
     def _feed(self) -> None:
         child: _Child | None = None
-        while (job := self._tasks.get()) is not None and not self._closed:
+        while (job := self._tasks.get()) is not None:
             future, task = job
+            if self._closed:
+                future.cancel()
+                continue
             outcome: Any = None
             for _ in range(_TRIES):
                 try:
@@ -97,7 +96,8 @@ class Workers(Generic[_T, _R]):
             if child.ready():
                 return child
             self._end(child)
-        raise WorkersDiedError("the processes that decode files die while they start; is there enough memory?")
+        raise ConfigError("the processes that decode files die while they start", subject="--processes",
+                          hint="there may not be enough memory for so many")  # fmt: skip
 
     def _end(self, child: _Child | None) -> str:
         if child is None:
