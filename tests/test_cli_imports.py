@@ -6,11 +6,12 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "PIL", "scipy", "av", "diffusers", "transformers", "peft", "huggingface_hub",
-         "matplotlib", "jinja2", "fastapi", "uvicorn", "prometheus_client", "ray")  # fmt: skip
+         "matplotlib", "jinja2", "fastapi", "uvicorn", "prometheus_client", "pyarrow", "fsspec", "ray")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"], ["score"], ["pull", "--help"],
-                                       ["import-reference", "--help"], ["serve", "--help"]])  # fmt: skip
+                                       ["import-reference", "--help"], ["serve", "--help"],
+                                       ["batch", "--help"], ["report", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(arguments):
     program = (
         "import sys\n"

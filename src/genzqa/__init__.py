@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ConfigError,
         CorruptInputError,
         DataError,
+        DecoderCrashedError,
         GenzqaError,
         InputError,
         InputNotFoundError,
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("ConfigError", "CorruptInputError", "DataError", "GenzqaError", "InputError", "InputNotFoundError", "InputTimeoutError",
-         "InputTooLargeError", "InputUnreadableError", "ModelCorruptError", "ModelError", "ModelNotFoundError", "NotTrainedError",
-         "OfflineError", "OutputError", "TrainingError", "UnsupportedFormatError"),
+        ("ConfigError", "CorruptInputError", "DataError", "DecoderCrashedError", "GenzqaError", "InputError",
+         "InputNotFoundError", "InputTimeoutError", "InputTooLargeError", "InputUnreadableError", "ModelCorruptError", "ModelError",
+         "ModelNotFoundError", "NotTrainedError", "OfflineError", "OutputError", "TrainingError", "UnsupportedFormatError"),
         "genzqa.errors",
     ),
     "Limits": "genzqa.limits",
@@ -72,6 +73,7 @@ __all__ = [
     "ConfigError",
     "CorruptInputError",
     "DataError",
+    "DecoderCrashedError",
     "FailedResult",
     "GenzIQA",
     "GenzVQA",

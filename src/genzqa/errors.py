@@ -7,7 +7,8 @@
     │   ├── UnsupportedFormatError  not one of the formats we read                   code "unsupported_format"
     │   ├── CorruptInputError       empty, truncated, or damaged                     code "corrupt"
     │   ├── InputTooLargeError      over a limit of `genzqa.Limits`                  code "too_large"
-    │   └── InputTimeoutError       reading took longer than `genzqa.Limits` allows  code "timeout"
+    │   ├── InputTimeoutError       reading took longer than `genzqa.Limits` allows  code "timeout"
+    │   └── DecoderCrashedError     the process that decoded it died                 code "decoder_crashed"
     ├── ModelError                  a base or adapter cannot be had, or cannot score
     │   ├── ModelNotFoundError      no such file, folder, name or repository         code "model_not_found"
     │   ├── ModelCorruptError       weights or config missing, damaged, mismatched   code "model_corrupt"
@@ -99,6 +100,12 @@ class InputTimeoutError(InputError):
     """Reading and decoding the input took longer than the limit allows."""
 
     code = "timeout"
+
+
+class DecoderCrashedError(InputError):
+    """The process that decoded the input died, twice; only batch scoring decodes in processes that may."""
+
+    code = "decoder_crashed"
 
 
 class ModelError(GenzqaError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -15,6 +16,15 @@ def valid_utf8(text: str) -> str:
     The other way round is not possible in general: a name may hold a backslash of its own.
     """
     return _SURROGATE.sub(_escape_surrogate, text)
+
+
+def encodable(value: Any) -> Any:
+    """A record with every text in it made `valid_utf8`."""
+    if isinstance(value, str):
+        return valid_utf8(value)
+    if isinstance(value, dict):
+        return {key: encodable(part) for key, part in value.items()}
+    return [encodable(part) for part in value] if isinstance(value, list) else value
 
 
 def printable(text: str) -> str:

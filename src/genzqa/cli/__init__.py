@@ -17,11 +17,13 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
+from genzqa.cli.batch import batch_command
 from genzqa.cli.benchmark import benchmark_command
 from genzqa.cli.data import data_app
 from genzqa.cli.evaluate import evaluate_command
 from genzqa.cli.models import models_command, pull_command, verify_command
 from genzqa.cli.reference import import_reference_command
+from genzqa.cli.report import report_command
 from genzqa.cli.score import score_command
 from genzqa.cli.serve import serve_command
 from genzqa.cli.train import adapt_command, train_command
@@ -81,6 +83,8 @@ def _options(
 
 
 app.command("score", short_help="Score photos.")(score_command)
+app.command("batch", short_help="Score folders of millions.")(batch_command)
+app.command("report", short_help="A page about a batch's scores.")(report_command)
 app.command("models", short_help="List the registered models.")(models_command)
 app.command("pull", short_help="Download a model.")(pull_command)
 app.command("verify", short_help="Check a model's files.")(verify_command)

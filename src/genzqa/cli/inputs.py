@@ -99,6 +99,8 @@ class _Walk:
         if real in self._entered:
             return self._entered[real]
         self._entered[real] = files = []
+        from genzqa.media.video_sniff import is_source_code
+
         folders: list[tuple[bool, str]] = []
         try:
             with os.scandir(folder) as entries:
@@ -108,7 +110,7 @@ class _Walk:
                     path = entry.path.removeprefix("./")
                     if _is_folder(entry):
                         folders.append((entry.is_symlink(), path))
-                    elif entry.name.lower().endswith(self._suffixes) and not _is_source_code(path):
+                    elif entry.name.lower().endswith(self._suffixes) and not is_source_code(path):
                         files.append(path)
         except OSError as error:
             self._found.warnings.append(f"{folder}: this folder cannot be listed: {error.strerror or error}")
@@ -117,13 +119,6 @@ class _Walk:
             if os.path.realpath(path) not in self._entered:
                 files.extend(self.files(path))
         return files
-
-
-def _is_source_code(path: str) -> bool:
-    """TypeScript shares its suffix with MPEG transport streams; a folder of it is no folder of broken videos."""
-    from genzqa.media.video_sniff import is_video_file
-
-    return path.lower().endswith((".ts", ".mts")) and not is_video_file(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

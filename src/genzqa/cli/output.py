@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from genzqa.errors import OutputError
 from genzqa.files import atomic_file, unwritable
-from genzqa.text import clock_time, printable, spreadsheet_cell, valid_utf8
+from genzqa.text import clock_time, encodable, printable, spreadsheet_cell
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -44,7 +44,7 @@ def write_json_line(result: Result) -> None:
         OutputError: If stdout cannot be written (a full disk).
     """
     with _stdout():
-        sys.stdout.write(json.dumps(_encodable(result.to_dict()), allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(encodable(result.to_dict()), allow_nan=False) + "\n")
         sys.stdout.flush()
 
 
@@ -281,12 +281,3 @@ def _stdout() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", subject="standard output") from error
-
-
-def _encodable(value: Any) -> Any:
-    """The record with every text in it valid UTF-8."""
-    if isinstance(value, str):
-        return valid_utf8(value)
-    if isinstance(value, dict):
-        return {key: _encodable(part) for key, part in value.items()}
-    return [_encodable(part) for part in value] if isinstance(value, list) else value

@@ -129,3 +129,8 @@ def is_video_file(source: str | os.PathLike[str] | bytes) -> bool:
             return sniff_video(file.read(HEAD_BYTES)) is not None
     except (OSError, ValueError):  # ValueError: a NUL character in the path
         return False
+
+
+def is_source_code(path: str) -> bool:
+    """TypeScript shares its suffix with MPEG transport streams; a folder of it is no folder of broken videos."""
+    return path.lower().endswith((".ts", ".mts")) and not is_video_file(path)

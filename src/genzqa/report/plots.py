@@ -127,6 +127,25 @@ def residual_plot(
         return _inline(figure, ids, label)
 
 
+def histogram_plot(counts: Sequence[int], *, width: int, height: int, ids: str, label: str) -> str:
+    """How many scores lie in each of equal parts of 0 to 100.
+
+    Args:
+        counts: From low to high.
+        width, height: In CSS pixels at natural size.
+        ids, label: As for `timeline_plot`.
+    """
+    step = 100 / len(counts)
+    with _figure(width, height, left=46, right=8, bottom=38, top=10) as (figure, axes):
+        axes.set_xlim(0, 100)
+        _hundred(axes)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("score")
+        axes.bar([step * (number + 0.5) for number in range(len(counts))], counts, 0.9 * step, color=_ACCENT)
+        return _inline(figure, ids, label)
+
+
 def _dots(count: int) -> dict[str, Any]:
     """The more there are, the smaller and fainter."""
     size = 6 if count < 100 else 4.5 if count < 500 else 3

@@ -1,0 +1,63 @@
+"""What worker processes do: make photos ready for the network without the model, and score videos with one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from genzqa.batch.remote import fetched, is_url
+from genzqa.limits import Limits
+from genzqa.media.prepare import PreparedPhoto, prepare_photo
+from genzqa.media.video_sniff import is_video_file
+
+if TYPE_CHECKING:
+    from genzqa.scoring.scorer import Scorer
+
+IS_VIDEO = "video"
+"""In the place of a prepared photo: the input is a video, for the other kind of worker."""
+
+Prepared: TypeAlias = "PreparedPhoto | str"
+
+
+def photo_decoder(size: int, limits: Limits) -> Callable[[str], Prepared]:
+    """The function that makes one photo ready, by its absolute path or its address; of a video it only says that it is one.
+
+    Args:
+        size: Side of the square that photos are resized to, in pixels.
+        limits: What an input may be at most.
+    """
+
+    def decode(place: str) -> Prepared:
+        with opened(place, limits) as source:
+            if is_video_file(source):
+                return IS_VIDEO
+            return prepare_photo(source, size, limits=limits)
+
+    return decode
+
+
+def video_scorer(model: str, limits: Limits, offline: bool) -> Callable[[str], dict[str, Any]]:
+    """The function that scores one video and gives its record; the model is loaded in the process that calls this."""
+    from genzqa.scoring.scorer import load
+
+    scorer: Scorer = load(model, limits=limits, offline=offline)
+
+    def score(place: str) -> dict[str, Any]:
+        with opened(place, limits) as source:
+            return scorer.score(source).to_dict()
+
+    return score
+
+
+@contextmanager
+def opened(place: str, limits: Limits) -> Iterator[str | bytes]:
+    """What the decoder takes: a path, or what was fetched from an address.
+
+    Results and errors are named by the one who asked, who knows what the user called it.
+    """
+    if is_url(place):
+        with fetched(place, limits) as source:
+            yield source
+    else:
+        yield place

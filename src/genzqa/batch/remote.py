@@ -1,0 +1,155 @@
+"""Object stores and web addresses through fsspec: listing, facts, and bytes for the decoder."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genzqa.batch.item import Item
+from genzqa.errors import ConfigError, InputNotFoundError, InputUnreadableError
+from genzqa.limits import Limits
+from genzqa.media.files import check_bytes
+from genzqa.media.video_sniff import HEAD_BYTES, is_video_file
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_CHUNK = 1 << 22
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "modified")  # as file systems of fsspec call it
+
+
+def is_url(path: str) -> bool:
+    """Whether ``path`` is an address such as ``s3://bucket/photo.jpg``."""
+    return _URL.match(path) is not None
+
+
+def list_remote(source: str, suffixes: Sequence[str], give_up: Callable[[str, OSError], object]) -> Iterator[Item]:
+    """Photos and videos below an address, or those that a pattern matches, folder by folder in the order of their names.
+
+    Args:
+        source: A folder or bucket, a pattern, or one object.
+        suffixes: Of files in folders, with their dot, lower case.
+        give_up: Called with a folder that cannot be listed, and why.
+
+    Raises:
+        ConfigError: If fsspec has no file system for it.
+    """
+    files, path = _open(source)
+    try:
+        if any(sign in path for sign in "*?["):
+            found = files.glob(path, detail=True)
+            for name in sorted(found):
+                if found[name]["type"] != "directory" and not _base(name).startswith("."):
+                    yield _item(files, found[name])
+            return
+        facts = files.info(path)
+        if facts["type"] != "directory":
+            yield _item(files, facts)
+            return
+        yield from _below(files, path, tuple(suffixes))
+    except FileNotFoundError as error:
+        raise ConfigError("no such object or folder", subject=source, hint="check the address") from error
+    except OSError as error:
+        give_up(source, error)
+
+
+def stat_remote(address: str) -> Item:
+    """Size and time of one object; one that cannot be asked has neither, and reading it says why."""
+    files, path = _open(address)
+    try:
+        facts = files.info(path)
+    except OSError:
+        return Item(address)
+    return Item(address, facts.get("size"), _modified(facts))
+
+
+@contextmanager
+def fetched(address: str, limits: Limits) -> Iterator[str | bytes]:
+    """A photo's bytes, or the path of a private copy of a video that goes with the block.
+
+    Raises:
+        InputNotFoundError, InputUnreadableError: If it cannot be had.
+        InputTooLargeError: If it is a photo over the limit of bytes, or a video over its own.
+    """
+    try:
+        files, path = _open(address)
+        with files.open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            if not is_video_file(head):
+                data = head + file.read(limits.max_file_bytes + 1 - len(head))
+                check_bytes(len(data), limits)
+                yield data
+                return
+            with tempfile.NamedTemporaryFile(prefix="genzqa-", suffix=Path(path).suffix) as copy:
+                copy.write(head)
+                taken = len(head)
+                while taken <= limits.max_video_bytes and (part := file.read(_CHUNK)):
+                    taken += copy.write(part)
+                copy.flush()
+                yield copy.name
+    except FileNotFoundError as error:
+        raise InputNotFoundError("no such object", hint="check the address") from error
+    except OSError as error:
+        raise InputUnreadableError(f"cannot be fetched: {error.strerror or error}", hint="try again") from error
+
+
+def sha256_of(item: Item) -> str | None:
+    """Digest of an input's content, None if it cannot be read."""
+    import hashlib
+
+    try:
+        if is_url(item.input):
+            files, path = _open(item.input)
+            with files.open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        if item.size is None or not Path(item.input).is_file():
+            return None
+        with Path(item.input).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
+def _open(address: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"cannot be opened: {error}", subject=address,
+                          hint="install fsspec's file system for it, such as s3fs or gcsfs") from error  # fmt: skip
+    return files, path
+
+
+def _below(files: Any, folder: str, suffixes: tuple[str, ...]) -> Iterator[Item]:
+    for facts in sorted(files.ls(folder, detail=True), key=lambda facts: str(facts["name"])):
+        name = str(facts["name"])
+        if name.rstrip("/") == folder.rstrip("/") or _base(name).startswith("."):
+            continue
+        if facts["type"] == "directory":
+            yield from _below(files, name, suffixes)
+        elif name.lower().endswith(suffixes):
+            yield _item(files, facts)
+
+
+def _base(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _item(files: Any, facts: dict[str, Any]) -> Item:
+    return Item(str(files.unstrip_protocol(facts["name"])), facts.get("size"), _modified(facts))
+
+
+def _modified(facts: dict[str, Any]) -> int | None:
+    value = next((facts[name] for name in _MODIFIED if facts.get(name) is not None), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, datetime.datetime):
+        value = value.timestamp()
+    return None if value is None else round(float(value) * 1e9)
