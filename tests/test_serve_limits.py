@@ -242,7 +242,7 @@ def test_a_process_that_dies_costs_one_file(tight, photo, module):
                 os.kill(pid, signal.SIGKILL)
         (record,) = answer.result().json()["results"]
     assert answer.result().status_code == 422
-    assert (record["error"]["code"], "broke" in record["error"]["reason"]) == ("corrupt", True)
+    assert (record["error"]["code"], "broke" in record["error"]["reason"]) == ("decoder_crashed", True)
     assert tight.score(file).status_code == 200
     all_is_well(tight, photo)
 

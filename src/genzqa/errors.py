@@ -103,7 +103,7 @@ class InputTimeoutError(InputError):
 
 
 class DecoderCrashedError(InputError):
-    """The process that decoded the input died, twice; only batch scoring decodes in processes that may."""
+    """The process that decoded the input died; batches and the service decode in processes that may."""
 
     code = "decoder_crashed"
 

@@ -13,6 +13,7 @@ from genzqa.errors import InputError
 from genzqa.notes import Note
 
 SCHEMA = "genzqa/1"
+Kind = Literal["image", "video"]
 Grade = Literal["bad", "poor", "fair", "good", "excellent"]
 GRADES: tuple[Grade, ...] = ("bad", "poor", "fair", "good", "excellent")
 """The five ACR categories of ITU-T P.910, 20 points of the 0..100 scale each."""
@@ -97,7 +98,7 @@ class FailedResult:
     input: str
     error: InputError
     provenance: Provenance
-    kind: Literal["image", "video"] = "image"
+    kind: Kind = "image"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON record: ``status`` is ``error``, ``error`` holds code, file, reason and hint."""

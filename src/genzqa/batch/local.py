@@ -19,6 +19,7 @@ from genzqa.batch.workers import Workers
 from genzqa.errors import InputError
 from genzqa.limits import Limits
 from genzqa.media.prepare import PreparedPhoto
+from genzqa.media.video_sniff import named_kind
 from genzqa.result import FailedResult
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class LocalEngine:
         records: list[tuple[Item, dict[str, Any] | None]] = []
         for item, outcome in outcomes:
             if isinstance(outcome, InputError):
-                records.append((item, self._failed(item, outcome, "image")))
+                records.append((item, self._failed(item, outcome, named_kind(item.input))))
             else:
                 records.append((item, None if outcome == IS_VIDEO else next(scored).to_dict()))
         return records

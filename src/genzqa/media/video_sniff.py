@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Literal
 
 HEAD_BYTES = 4096
 """Enough for the signatures below; five packets of MPEG-TS are the longest."""
@@ -129,6 +130,11 @@ def is_video_file(source: str | os.PathLike[str] | bytes) -> bool:
             return sniff_video(file.read(HEAD_BYTES)) is not None
     except (OSError, ValueError):  # ValueError: a NUL character in the path
         return False
+
+
+def named_kind(name: str) -> Literal["image", "video"]:
+    """What a file that cannot be read claims to be by its suffix."""
+    return "video" if name.lower().endswith(VIDEO_SUFFIXES) else "image"
 
 
 def is_source_code(path: str) -> bool:

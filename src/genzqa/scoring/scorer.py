@@ -21,6 +21,7 @@ from genzqa.media.image import ImageSource
 from genzqa.media.prepare import PreparedPhoto, prepare_photo
 from genzqa.media.preprocess import to_network
 from genzqa.media.video import is_video_file, open_video
+from genzqa.media.video_sniff import named_kind
 from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.diffusion import scoring_timesteps
 from genzqa.model.hub import is_offline
@@ -157,7 +158,7 @@ class Scorer:
             try:
                 prepared.append(_as_video(source) or self._prepare(source))
             except InputError as error:
-                prepared.append(FailedResult(error.subject, error, self.provenance))
+                prepared.append(FailedResult(error.subject, error, self.provenance, named_kind(error.subject)))
         return prepared
 
     def _prepare(self, source: ImageSource) -> PreparedPhoto:

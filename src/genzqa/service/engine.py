@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from genzqa.errors import CorruptInputError, GenzqaError, InputError
+from genzqa.errors import DecoderCrashedError, GenzqaError, InputError
 from genzqa.media.prepare import PreparedPhoto
 from genzqa.notes import Note
 from genzqa.result import FailedResult, ImageResult
@@ -206,7 +206,7 @@ class Engine:
             return UnavailableError("it cannot be scored just now", subject=job.name, hint="send it again later")
         if isinstance(error, WorkerDiedError | ValueError | KeyError | TypeError | IndexError):
             return self._failed(
-                job, CorruptInputError(_DIED, subject=job.name, hint="save it again with another program")
+                job, DecoderCrashedError(_DIED, subject=job.name, hint="save it again with another program")
             )
         return error
 
