@@ -1,7 +1,7 @@
 """Photos per second through the service, against the scorer's own in the same run. See README.md beside this file.
 
 python benchmarks/serve.py --out serve.json                       # 16 clients
-python benchmarks/serve.py --requests 10000 --tiny --out soak.json    # many small ones: memory over time
+python benchmarks/serve.py --requests 10000 --tiny --out tiny.json    # a flood of small ones: memory over time
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from PIL import Image
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 SIDE, TINY = 512, 64
+PHOTO_EVERY = 100  # of a flood: the others are a few bytes that are no photo
 
 
 def make_photos(folder: Path, side: int, count: int = 16) -> list[Path]:
@@ -85,7 +86,8 @@ class Server:
         return self.process.wait()
 
 
-def served(server: Server, paths: list[Path], scores: list[float], clients: int, count: int) -> dict[str, Any]:
+def served(server: Server, paths: list[Path], scores: list[float], clients: int, count: int, *,
+           flood: bool) -> dict[str, Any]:  # fmt: skip
     """So many clients at once, each with a new request as soon as it has its answer."""
     contents = [path.read_bytes() for path in paths]
     seconds: list[float] = []
@@ -102,9 +104,10 @@ def served(server: Server, paths: list[Path], scores: list[float], clients: int,
                 number = next(numbers, None)
             if number is None:
                 return
-            which = number % len(paths)
+            which = number // (PHOTO_EVERY if flood else 1) % len(paths)
+            content = b"no photo" if flood and number % PHOTO_EVERY else contents[which]
             begun = time.perf_counter()
-            answer = client.post("/v1/score", files={"file": (paths[which].name, contents[which])})
+            answer = client.post("/v1/score", files={"file": (paths[which].name, content)})
             with lock:
                 seconds.append(time.perf_counter() - begun)
                 statuses[answer.status_code] += 1
@@ -124,7 +127,7 @@ def served(server: Server, paths: list[Path], scores: list[float], clients: int,
     seconds.sort()
     return {
         "clients": clients, "requests": count, "statuses": dict(statuses), "seconds": elapsed,
-        "photos_per_second": statuses[200] / elapsed, "median_s": statistics.median(seconds),
+        "requests_per_second": count / elapsed, "photos_per_second": statuses[200] / elapsed, "median_s": statistics.median(seconds),
         "p99_s": seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))], "longest_s": seconds[-1],
         "largest_difference_of_scores": furthest, "service_mib": memory,
     }  # fmt: skip
@@ -136,7 +139,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument(
-        "--tiny", action="store_true", help=f"photos of {TINY} x {TINY} instead of {SIDE} x {SIDE} pixels"
+        "--tiny",
+        action="store_true",
+        help=f"a flood: one photo of {TINY} x {TINY} pixels in {PHOTO_EVERY}, the rest none",
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
@@ -144,14 +149,14 @@ def main() -> None:
         uploads = Path(folder, "uploads")
         uploads.mkdir()
         paths = make_photos(Path(folder), TINY if options.tiny else SIDE)
-        before = alone(options.model, paths, min(options.requests, 128))
+        before = alone(options.model, paths, 16 if options.tiny else options.requests)
         server = Server(options.model, uploads)
         try:
-            through = served(server, paths, before["scores"], options.clients, options.requests)
+            through = served(server, paths, before["scores"], options.clients, options.requests, flood=options.tiny)
         finally:
             status = server.stop()
         left = [path.name for path in uploads.iterdir()]
-        after = alone(options.model, paths, min(options.requests, 128))
+        after = alone(options.model, paths, 16 if options.tiny else options.requests)
     # the machine may be busier in one half than in the other: the service is held against the mean of before and after
     own = statistics.mean([before["photos_per_second"], after["photos_per_second"]])
     result = {

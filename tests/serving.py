@@ -135,7 +135,8 @@ def serving(model: str, folder: Path, *arguments: str, settings: dict[str, Any] 
             yield service
             if process.poll() is None:
                 assert service.stop() == 0
-            assert list(uploads.iterdir()) == []
+            if process.returncode == 0:  # not where a test killed it
+                assert list(uploads.iterdir()) == []
         finally:
             process.kill()
 
