@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from fractions import Fraction
 
 import av
@@ -29,6 +30,8 @@ def encoded(frames: Frames, codec: str, options: dict[str, str], crf: int) -> by
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    if hasattr(os, "sched_setscheduler"):  # SVT-AV1, run by root, puts this thread before all others of the machine
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return buffer.getvalue()
 
 
