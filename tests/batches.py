@@ -41,10 +41,16 @@ def batch(engine: LocalEngine, scorer: Scorer, out: Path, *sources: Path | str, 
 def rows(out: Path) -> dict[str, dict[str, Any]]:
     """What a reader of ``out/*.parquet`` sees, by input; no two rows are about one."""
     tables = [pq.read_table(path) for path in sorted(out.glob("*.parquet"))]
-    found = pa.concat_tables(tables).to_pylist() if tables else []
+    found = _plain(pa.concat_tables(tables)).to_pylist() if tables else []
     by_input = {row["input"]: row for row in found}
     assert len(by_input) == len(found)
     return by_input
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """With times in nanoseconds as numbers, which Python's own times cannot hold."""
+    place = table.schema.get_field_index("modified")
+    return table.set_column(place, "modified", table["modified"].cast(pa.int64()))
 
 
 def scores(out: Path) -> dict[str, Any]:
