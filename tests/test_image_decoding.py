@@ -88,9 +88,9 @@ def test_every_format_as_file_bytes_and_pillow_image(image_format, tmp_path):
         (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf" + bytes(100), "HEIC"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(100), "video"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(100), "camera raw"),
-        (b"just some text", "not an image"),
-        (b"BMW is a car maker with a long history of fast cars", "not an image"),
-        (b"\0" * 1000, "not an image"),
+        (b"just some text", "neither a photo nor a video"),
+        (b"BMW is a car maker with a long history of fast cars", "neither a photo nor a video"),
+        (b"\0" * 1000, "neither a photo nor a video"),
     ],
 )
 def test_other_formats_are_refused_by_content(data, what, tmp_path):

@@ -105,6 +105,26 @@ def test_the_modulator_in_batches_is_the_modulator_one_by_one(recipe) -> None:
             assert together[row].item() == pytest.approx(alone.gamma.mean().item(), abs=1e-5)
 
 
+def test_the_order_loss_is_of_faults_that_lower_the_score_too_little(recipe) -> None:
+    from genzqa.model.cross_attention import Block
+    from genzqa.model.modulator import TemporalQualityModulator
+
+    module = recipe["modulator"]
+    modulator = TemporalQualityModulator([Block("a", "a", 1, 64)], 8, 4)  # gamma is 1 at first: the frames alone
+    share = torch.tensor([[0.95, 0.5, 1.0, 0.9, 0.8, 0.4]])  # intact, a fault, still, three encodings
+
+    def loss(raw: list[float]) -> float:
+        shape = (1, len(raw))
+        samples = module.Samples(torch.tensor([raw]), [torch.zeros(*shape, 64)], torch.zeros(*shape, 8),
+                                 torch.zeros(*shape, 4), share)  # fmt: skip
+        return module.out_of_order(modulator, samples, np.array([0])).item()
+
+    assert loss([80, 40, 80, 70, 60, 30]) == 0  # every fall is half of what is owed, or more
+    assert loss([80, 40, 80, 79.5, 60, 30]) == pytest.approx((2 - 0.5) / 6)  # half of 4 points was owed
+    assert loss([80, 80, 80, 70, 60, 30]) == pytest.approx(18 / 6)
+    assert loss([80, 40, 80, 70, 75, 30]) > 0  # an encoding that beats the milder one
+
+
 def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -125,11 +145,11 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     assert cut[0].small.shape == (32, 72, 96, 3)
     cut += [window for number in range(4) for window in windows.camera_moves(photo(), f"photo {number}", rng)]
     for window in cut:  # an encoder leaves the picture what it was, and less of it the more it saves
-        better, worse = window.coded
-        assert 1 > better.share > worse.share > 0.2
+        mild, better, worse = window.coded
+        assert 1 > mild.share > better.share > worse.share > 0.2
         assert better.small.shape == window.small.shape
         error = [np.abs(one.whole.astype(int) - window.whole[-1]).mean() for one in window.coded]
-        assert error[0] < error[1] < 25
+        assert error[0] < error[1] < error[2] < 25
     temporal.write_windows(cut, tmp_path, 64)
     name = f"local-dir:{small_scorer}"
     temporal.train_motion(config, tmp_path)
