@@ -14,7 +14,7 @@ from genzqa.scoring.scorer import Scorer, load
 from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
-EXPECTED = {"30bda42d36442c16ab3b917d6e7ee7812bb704dabe82e564c6e495c87ab2260c": 52.1462}
+EXPECTED = {"22ecb2422222f7d25d7640370c0c2bacaed274266f275be9b3fa5801518f32fb": 52.1462}
 """Scores of the photo by the SHA-256 of the adapter's weights; other models must repeat what they said at the start."""
 
 TOLERANCE = 0.05  # score points: other processors and libraries round otherwise
