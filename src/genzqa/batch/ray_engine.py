@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -17,9 +18,10 @@ import ray
 import ray.data
 import ray.exceptions
 
+from genzqa import errors
 from genzqa.batch.item import Item
 from genzqa.batch.local import LocalEngine, place_of
-from genzqa.errors import ConfigError, OutputError
+from genzqa.errors import ConfigError, GenzqaError, OutputError
 from genzqa.limits import Limits
 
 WAVE = 20_000  # inputs sent out together
@@ -132,13 +134,16 @@ class _Actor:
 
 
 def _cause(error: BaseException) -> Exception:
-    """What an actor raised, out of Ray's wrapping."""
-    from genzqa.errors import GenzqaError
+    """What an actor raised, out of Ray's wrapping; of one that could not even start, Ray keeps the text alone."""
 
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, GenzqaError):
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
+    told = re.findall(r"^genzqa\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+    kind = getattr(errors, told[-1][0], None) if told else None
+    if isinstance(kind, type) and issubclass(kind, GenzqaError):
+        return kind(told[-1][1], hint="each node of the cluster must find the model")
     return OutputError(f"the cluster failed: {str(error).strip().splitlines()[-1]}", subject="ray",
                        hint="start again; what is scored is kept")  # fmt: skip
