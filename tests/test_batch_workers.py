@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import CancelledError
+from multiprocessing import Pipe
 
 import pytest
 
@@ -16,6 +17,14 @@ from genzqa.errors import (
     InputTimeoutError,
     ModelCorruptError,
 )
+from genzqa.wire import receive
+
+
+class Evil:
+    """Opened as a pickle, it would run this."""
+
+    def __reduce__(self):
+        return (os.mkdir, (os.environ["EVIL"],))
 
 
 def worker(answer):
@@ -48,7 +57,7 @@ def workers():
 
 def test_a_crash_costs_one_task(workers):
     answers = [workers.submit(task) for task in ("a", "crash", "b", "c")]
-    assert answers[0].result()[:2] == (7, "a")
+    assert answers[0].result()[:2] == [7, "a"]
     with pytest.raises(DecoderCrashedError, match="SIGSEGV"):
         answers[1].result()
     assert answers[2].result()[2] == answers[3].result()[2] != answers[0].result()[2]  # another process does the rest
@@ -60,7 +69,16 @@ def test_a_crash_costs_one_task(workers):
 def test_exceptions_come_back(workers, task, kind, message):
     with pytest.raises(kind, match=message):
         workers.submit(task).result()
-    assert workers.submit("a").result()[:2] == (7, "a")
+    assert workers.submit("a").result()[:2] == [7, "a"]
+
+
+def test_what_a_process_says_is_never_unpickled(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVIL", str(tmp_path / "ran"))
+    ours, theirs = Pipe()
+    theirs.send(Evil())
+    with pytest.raises(ValueError):  # noqa: PT011 - of JSON, or of its encoding
+        receive(ours)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_one_that_hangs_is_ended():

@@ -12,7 +12,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from genzqa.batch.decoding import packed, unpacked
 from genzqa.errors import ConfigError, DecoderCrashedError, GenzqaError, InputError, InputTimeoutError
+from genzqa.wire import receive, send
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -29,7 +31,9 @@ class Workers(Generic[_T, _R]):
 
     Args:
         count: Of processes; each starts when there is work for it.
-        make: Called once in each process, with ``arguments``; gives the function that does the tasks. Both travel by pickle.
+        make: Called once in each process, with ``arguments``; gives the function that does the tasks. Both travel there by
+            pickle. What comes back does not, since a file may have taken the process over: it is a `PreparedPhoto`, plain
+            JSON, or an error.
         arguments: For ``make``.
         patience: Seconds that a task may take, None for any time.
     """
@@ -130,8 +134,8 @@ class _Child:
     def ready(self) -> bool:
         """Wait until it can work; False if it died."""
         try:
-            return bool(self._pipe.recv() == _READY)
-        except (EOFError, OSError):
+            return bool(receive(self._pipe)[0].get("plain") == _READY)
+        except (EOFError, OSError, ValueError):
             return False
 
     def do(self, task: Any, patience: float | None) -> Any:
@@ -144,7 +148,10 @@ class _Child:
         self._pipe.send(task)
         if not self._pipe.poll(patience):
             raise TimeoutError
-        return self._pipe.recv()
+        try:
+            return unpacked(*receive(self._pipe))
+        except (ValueError, KeyError, TypeError) as error:  # whoever says this has been taken over
+            raise EOFError from error
 
     def kill(self) -> None:
         """End it from another thread; the one that waits for its answer finds it dead."""
@@ -165,7 +172,7 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], Any]], argument
     """The process: ends when the pipe does, and with it whoever held the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the other end decides what to do about it
     work = make(*arguments)
-    pipe.send(_READY)
+    send(pipe, *packed(_READY))
     try:
         while True:
             task = pipe.recv()
@@ -175,6 +182,6 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], Any]], argument
                 outcome = error
             except Exception as error:  # of a file that is not trusted: it costs a row, not the run
                 outcome = InputError(f"decoding failed: {type(error).__name__}: {error}")
-            pipe.send(outcome)
+            send(pipe, *packed(outcome))
     except (EOFError, OSError):
         return

@@ -16,8 +16,8 @@ from genzqa.limits import Limits
 from genzqa.media.image import decode_image
 from genzqa.media.overlay import LONG_SIDE, shrunk
 from genzqa.media.prepare import prepared
-from genzqa.service.wire import Message, error_message
 from genzqa.service.worker import Answer, work
+from genzqa.wire import Message, error_message
 
 
 def _decode(request: Message, limits: Limits) -> Answer:

@@ -33,8 +33,8 @@ from genzqa.scoring.scorer import Scorer
 from genzqa.service.metrics import Metrics
 from genzqa.service.refusals import BusyError, UnavailableError
 from genzqa.service.settings import ServiceSettings
-from genzqa.service.wire import array_of, error_of
 from genzqa.service.worker import CancelledWorkError, Worker, WorkerDiedError, WorkerUnusableError
+from genzqa.wire import array_of, error_of
 
 Kind: TypeAlias = Literal["image", "video"]
 _LONGEST_RETRY = 60  # seconds

@@ -16,8 +16,8 @@ from genzqa.media.still import read_still
 from genzqa.result import ImageResult
 from genzqa.scoring.scorer import Scorer, load
 from genzqa.scoring.video import VideoOptions
-from genzqa.service.wire import Message, error_message
 from genzqa.service.worker import Answer, CancelledWorkError, work
+from genzqa.wire import Message, error_message
 
 
 def _score(scorer: Scorer, request: Message, cancelled: Callable[[], bool]) -> Answer:

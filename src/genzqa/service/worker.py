@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from genzqa.service.wire import Message, Pipe, receive, send
+from genzqa.wire import Message, Pipe, receive, send
 
 CANCEL_GRACE = 5.0  # seconds that a process gets to stop a cancelled piece of work before it is killed
 _LOOK_AGAIN = 0.1  # seconds between looks at whether somebody still waits

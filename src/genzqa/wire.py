@@ -1,4 +1,4 @@
-"""How the service and its worker processes talk: a JSON message, followed by the blocks of bytes it announces.
+"""How a program and its processes that work on strangers' files talk: a JSON message, followed by the blocks of bytes it announces.
 
 Nothing is pickled: what comes from a process that handles strangers' files is read as plain data, even if such a file has
 taken the process over.
