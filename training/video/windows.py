@@ -6,6 +6,7 @@ of its frames whole, as the image model sees them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ WIDEST = 480  # columns of the frames that are encoded and kept whole
 LARGER = 4  # times the small frames: a camera move as it is encoded
 AS_SCORED: dict[str, Any] = {"clip_frames": LENGTH, "clip_side": SIDES[0], "clip_rate": RATE}
 CODED_STRENGTHS = ((0.0, 0.15), (0.25, 0.55), (0.65, 1.0))  # each drawn between two ends of the codec's ladder
+NOTHING_SEEN = (-0.4, -0.25)  # the same before the ladder begins: what any intact video has been through
+SHARES = {
+    "h264": 0.2,
+    "hevc": 0.25,
+    "vp9": 0.35,
+    "av1": 0.2,
+}  # of the windows; the smoother a codec, the harder to tell
 SLOWEST = 23.0  # frames per second; slower clips are faulty already
 
 
@@ -42,7 +50,8 @@ class Coded:
 @dataclass(frozen=True)
 class Window:
     """small ``(LENGTH, 72, 96, 3)``, whole frames ``(2, h, w, 3)``, frames per second of the source, where it is from, and
-    the same through an encoder, at a high, a lower and a low quality."""
+    the same through an encoder, at a high, a lower and a low quality. The first two have been through an encoder as well, at
+    a quality at which nothing is to be seen of it: so has every video that is ever scored."""
 
     small: Frames
     whole: Frames
@@ -70,23 +79,39 @@ def real_windows(path: Path, most: int, rng: np.random.Generator) -> Iterator[Wi
     for number, clip in enumerate(clips):
         if clip is not None and motion_of(clip) > 0.01:
             shown = np.stack(frames[number * LENGTH : (number + 1) * LENGTH])
-            yield Window(_middle(clip), shown[list(MOMENTS)], rate, path.name, _coded(shown, rng))
+            with contextlib.suppress(InputError):
+                yield Window(*_intact(shown, rng), rate, path.name, _coded(shown, rng))
+
+
+def _intact(frames: Frames, rng: np.random.Generator) -> tuple[Frames, Frames]:
+    """Small frames and the whole ones, as a good encoder leaves them."""
+    small, whole, _ = _through(frames, _drawn_codec(rng), float(rng.uniform(*NOTHING_SEEN)))
+    return small, whole
 
 
 def _coded(frames: Frames, rng: np.random.Generator) -> tuple[Coded, ...]:
-    name = str(rng.choice(list(CODECS)))
-    return tuple(_through(frames, name, float(rng.uniform(*reach))) for reach in CODED_STRENGTHS)
+    name, coded = _drawn_codec(rng), []
+    for reach in CODED_STRENGTHS:
+        small, whole, likeness = _through(frames, name, float(rng.uniform(*reach)))
+        coded.append(Coded(small, whole[-1], coding_share(likeness)))
+    return tuple(coded)
 
 
-def _through(frames: Frames, name: str, strength: float) -> Coded:
-    """What scoring sees of these frames once they have been through an encoder."""
+def _drawn_codec(rng: np.random.Generator) -> str:
+    return str(rng.choice(list(SHARES), p=list(SHARES.values())))
+
+
+def _through(frames: Frames, name: str, strength: float) -> tuple[Frames, Frames, float]:
+    """What scoring sees of these frames once they have been through an encoder: small, the whole ones, and their likeness."""
     codec, options, _ = CODECS[name]
     with open_video(encoded(frames, codec, options, drawn_crf(name, strength))) as video:
         first, *shown = video.moments([moment / RATE for moment in (0, *MOMENTS)], **AS_SCORED)
+    if len(shown) < len(MOMENTS):  # an encoder may drop frames
+        raise InputError(f"{name} at strength {strength:.2f} left {len(shown) + 1} of {len(MOMENTS) + 1} moments")
     whole = [_eight_bit(one.pixels) for one in shown]
     likeness = [ssim(frames[moment], one) for moment, one in zip(MOMENTS, whole, strict=True)]
     assert first.clip is not None
-    return Coded(_middle(first.clip), whole[-1], coding_share(float(np.mean(likeness))))
+    return _middle(first.clip), np.stack(whole), float(np.mean(likeness))
 
 
 def _reduced(frame: Frames) -> Frames:
@@ -124,18 +149,19 @@ def camera_moves(photo: Frames, name: str, rng: np.random.Generator) -> Iterator
     way = (ease - ease[LENGTH // 2])[:, None] * speed[None]
     room = np.array([width - span * SIDES[1] * 1.15, height - span * SIDES[0] * 1.15]).clip(1) / 2
     way = np.tanh(way * span / room) * room + np.array([width, height]) / 2
-    small = np.stack([_look(image, way[n], span * zoom[n], turn[n], 1) for n in range(LENGTH)])
-    small = _with_things(small, photo, rng) if rng.random() < 0.5 else small
-    large = np.stack([_look(image, way[n], span * zoom[n], turn[n], LARGER) for n in range(LENGTH)])
-    yield Window(small, large[list(MOMENTS)], RATE, name, _coded(large, rng))
+    large = np.stack([_look(image, way[n], span * zoom[n], turn[n]) for n in range(LENGTH)])
+    with contextlib.suppress(InputError):
+        small, whole = _intact(large, rng)
+        small = _with_things(small, photo, rng) if rng.random() < 0.5 else small
+        yield Window(small, whole, RATE, name, _coded(large, rng))
 
 
-def _look(image: Image.Image, centre: npt.NDArray[np.float64], span: float, turn: float, larger: int) -> Frames:
-    """What the camera sees, ``larger`` times the small frames: twice too large and then reduced, so that edges are as smooth
+def _look(image: Image.Image, centre: npt.NDArray[np.float64], span: float, turn: float) -> Frames:
+    """What the camera sees, `LARGER` times the small frames: twice too large and then reduced, so that edges are as smooth
     as a lens makes them."""
-    size = (larger * SIDES[1], larger * SIDES[0])
+    size = (LARGER * SIDES[1], LARGER * SIDES[0])
     rows, columns = 2 * size[1], 2 * size[0]
-    cos, sin = np.cos(turn) * span / larger / 2, np.sin(turn) * span / larger / 2
+    cos, sin = np.cos(turn) * span / LARGER / 2, np.sin(turn) * span / LARGER / 2
     across = (cos, -sin, centre[0] - cos * columns / 2 + sin * rows / 2)
     down = (sin, cos, centre[1] - sin * columns / 2 - cos * rows / 2)
     seen = image.transform((columns, rows), Image.Transform.AFFINE, (*across, *down), Image.Resampling.BILINEAR)

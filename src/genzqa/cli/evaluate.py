@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genzqa.cli.running import Backend, BackendOption, DeviceOption, Precision, PrecisionOption
 from genzqa.text import printable
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def evaluate_command(
     model: Model = "mini",
     split: WhichPart = Part.all,
     seed: Seed = 0,
-    batch_size: BatchSize = 4,
+    batch_size: BatchSize = 16,
+    backend: BackendOption = Backend.torch,
+    precision: PrecisionOption = Precision.fp32,
+    device: DeviceOption = "auto",
     offline: Offline = False,
 ) -> None:
     """Score databases and say how well the scores agree with people: SRCC, PLCC, KRCC, RMSE, with 95 % intervals.
@@ -80,7 +84,7 @@ def evaluate_command(
     from genzqa.evaluation.tables import markdown, write_tables
     from genzqa.scoring.scorer import load
 
-    scorer = load(model, offline=offline)
+    scorer = load(model, offline=offline, backend=backend.value, precision=precision.value, device=device)
     rows = []
     with progress(sum(map(len, chosen)), bar=True) as shown:
         for one, items in zip(read, chosen, strict=True):

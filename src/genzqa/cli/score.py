@@ -15,6 +15,7 @@ from genzqa.cli.inputs import find_inputs
 from genzqa.cli.maps import MapFolder
 from genzqa.cli.output import CsvTable, csv_table, print_table, print_timelines, progress, write_json_line
 from genzqa.cli.report import report_page
+from genzqa.cli.running import Backend, BackendOption, DeviceOption, Precision, PrecisionOption
 from genzqa.errors import ConfigError, InputError
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
 from genzqa.text import printable
@@ -32,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all results to this CSV file.")]
 Map = Annotated[Path | None, typer.Option("--map", metavar="DIR", help="Also write each photo's quality map here.")]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write one HTML page with pictures and maps.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos scored together.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos read ahead and handed over together.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.0001, help="Refuse larger photos and videos.")]
 Timeline = Annotated[bool, typer.Option("--timeline", help="Also score one frame per second of every video.")]
@@ -50,7 +51,10 @@ def score_command(
     csv: Csv = None,
     map_folder: Map = None,
     report: Report = None,
-    batch_size: BatchSize = 4,
+    batch_size: BatchSize = 16,
+    backend: BackendOption = Backend.torch,
+    precision: PrecisionOption = Precision.fp32,
+    device: DeviceOption = "auto",
     offline: Offline = False,
     max_megapixels: MaxMegapixels = DEFAULT_LIMITS.max_pixels / MEGAPIXEL,
     timeline: Timeline = False,
@@ -85,7 +89,10 @@ def score_command(
 
         options = VideoOptions(frames=frames, start=start, duration=duration, timeline=timeline or page is not None,
                                worst_frames=_REPORTED_FRAMES if page else 0)  # fmt: skip
-        scorer = load(model, limits=limits, offline=offline)
+        scorer = load(model, limits=limits, offline=offline,
+                      backend=backend.value, precision=precision.value, device=device)  # fmt: skip
+        if maps or page:
+            scorer.model.require_drawing()
         shown = stack.enter_context(progress(len(found.files), bar=not (as_json and sys.stdout.isatty())))
         sinks = _Sinks(as_json, table, maps, page, timeline=timeline)
         scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=bool(maps or page),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,21 @@ from torch import Tensor
 from genzqa.errors import ModelCorruptError, ModelNotFoundError, NotTrainedError, OutputError
 from genzqa.files import write_atomically
 from genzqa.model.base import Base, load_base
-from genzqa.model.config import MotionSizes, ScorerConfig, read_config
+from genzqa.model.config import MotionSizes, ScorerConfig, VideoConfig, read_config
+from genzqa.model.cross_attention import Block
 from genzqa.model.genziqa import GenzIQA
 from genzqa.model.genzvqa import GenzVQA
-from genzqa.model.lora import load_lora, lora_parameters
+from genzqa.model.lora import load_lora, lora_parameters, merge_lora
+from genzqa.model.modulator import TemporalQualityModulator
 from genzqa.model.names import ModelName, parse_name
 from genzqa.model.prompts import StoredPrompts
 from genzqa.model.registry import embedded_folder
 from genzqa.model.slowfast import SlowFast, SlowFastConfig
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+WIDE = (
+    128  # channels; over fewer, what bf16 rounds away at full resolution does not average out (mini: 0.2 score points)
+)
 TOKENS = 77  # of a prompt, padding included (CLIP)
 PROMPTS = "prompt_embeds"  # of both prompts as computed when the adapter was written; spares scoring the text encoder
 VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
@@ -43,14 +48,17 @@ class LoadedScorer:
     base_sha256: str
 
 
-def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> LoadedScorer:
+def load_scorer(
+    name: str, *, offline: bool = False, trainable: bool = True, dtype: torch.dtype = torch.float32
+) -> LoadedScorer:
     """Load a trained scorer: an adapter folder or a registry name of kind "scorer", with its base.
 
     Args:
         name: See `genzqa.model.names`.
         offline: Never open a connection.
-        trainable: Whether the prompts must be computed anew from their context. If not, those stored in the adapter
-            serve, and the text encoder is not even loaded.
+        trainable: Whether the prompts must be computed anew from their context, and the LoRA stay by itself. If not, the
+            prompts stored in the adapter serve, the text encoder is not even loaded, and the LoRA is merged.
+        dtype: Of the base's weights. An encoder too narrow for it stays in single precision.
 
     Raises:
         NotTrainedError: If the name is a base without trained parts.
@@ -58,11 +66,13 @@ def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> 
     """
     folder = locate_adapter(parse_name(name))
     config = read_config(folder / CONFIG)
-    weights, digest = _read_weights(folder / WEIGHTS)
+    weights, digest = read_weights(folder / WEIGHTS)
     stored = None
     if not trainable and PROMPTS in weights and "context" in weights:
         stored = StoredPrompts(weights["context"], weights[PROMPTS])
-    base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None)
+    base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None, dtype=dtype)
+    if dtype != torch.float32 and base.vae.config.block_out_channels[0] < WIDE:
+        base.vae = load_base(_base_name(config.base, folder), offline=offline, text=False).vae
     if stored is not None:
         _check_prompts(stored, config, base)
     if config.base_sha256 and base.sha256 != config.base_sha256:
@@ -72,7 +82,7 @@ def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> 
             subject=str(folder),
             hint="fetch the base again, or train an adapter on this one",
         )
-    model = build(base, config, weights, stored)
+    model = build(base, config, weights, stored, merged=not trainable)
     video, motion = build_video(model, config, weights)
     return LoadedScorer(model.eval(), video, motion, config, name, digest, base.sha256)
 
@@ -102,16 +112,22 @@ def locate_adapter(name: ModelName) -> Path:
 
 
 def build(
-    base: Base, config: ScorerConfig, weights: dict[str, Tensor], prompts: StoredPrompts | None = None
+    base: Base,
+    config: ScorerConfig,
+    weights: dict[str, Tensor],
+    prompts: StoredPrompts | None = None,
+    *,
+    merged: bool = False,
 ) -> GenzIQA:
-    """A model from its base and the trained tensors; trained parts require gradients, all else is frozen.
+    """A model from its base and the trained tensors; trained parts require gradients, all else is frozen. With ``merged``, the
+    LoRA becomes part of the base's weights.
 
     Raises:
         ModelCorruptError: If a tensor is missing, unknown or of another shape.
     """
     model = GenzIQA(base, config, prompts)
     model.requires_grad_(False)
-    load_lora(model.unet, weights, config.lora_rank)
+    (merge_lora if merged else load_lora)(model.unet, weights, config.lora_rank)
     wanted = {name: value for name, value in trained_parameters(model).items() if not name.startswith("lora.")}
     given = {
         name: value
@@ -136,16 +152,46 @@ def build_video(
     if config.video is None:
         _fill({}, given)
         return None, None
-    motion, sizes = None, SlowFastConfig()
-    if isinstance(config.video.motion, MotionSizes):
-        sizes = SlowFastConfig(**config.video.motion.model_dump(), classes=1)
-        motion = SlowFast(sizes).eval().requires_grad_(False)
+    sizes = _motion_sizes(config.video)
     video = GenzVQA(model, config.video, slow_features=sizes.slow_features, fast_features=sizes.fast_features).eval()
-    wanted = {f"tqm.{name}": value for name, value in video.modulator.state_dict().items()}
-    if motion is not None:
+    return video, _fill_temporal(video.modulator, config.video, given)
+
+
+def build_temporal(
+    blocks: Sequence[Block], config: ScorerConfig, weights: dict[str, Tensor]
+) -> tuple[TemporalQualityModulator | None, SlowFast | None]:
+    """As `build_video`, without the image model: modulator and motion network alone.
+
+    Raises:
+        ModelCorruptError: As `build_video`.
+    """
+    given = {name: value for name, value in weights.items() if name.startswith(VIDEO_PARTS)}
+    if config.video is None:
+        _fill({}, given)
+        return None, None
+    sizes = _motion_sizes(config.video)
+    modulator = TemporalQualityModulator(blocks, sizes.slow_features, sizes.fast_features, form=config.video.tqm,
+                                         scale=config.video.tqm_scale).eval()  # fmt: skip
+    return modulator, _fill_temporal(modulator, config.video, given)
+
+
+def _motion_sizes(video: VideoConfig) -> SlowFastConfig:
+    if isinstance(video.motion, MotionSizes):
+        return SlowFastConfig(**video.motion.model_dump(), classes=1)
+    return SlowFastConfig()
+
+
+def _fill_temporal(
+    modulator: TemporalQualityModulator, video: VideoConfig, given: dict[str, Tensor]
+) -> SlowFast | None:
+    """Fill the modulator and, if the adapter holds one, its motion network."""
+    wanted = {f"tqm.{name}": value for name, value in modulator.state_dict().items()}
+    motion = None
+    if isinstance(video.motion, MotionSizes):
+        motion = SlowFast(_motion_sizes(video)).eval().requires_grad_(False)
         wanted |= {f"motion.{name}": value for name, value in motion.state_dict().items()}
     _fill(wanted, given)
-    return video, motion
+    return motion
 
 
 def _check_prompts(stored: StoredPrompts, config: ScorerConfig, base: Base) -> None:
@@ -213,7 +259,12 @@ def _base_name(base: str, folder: Path) -> str:
     return base
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of an adapter file in single precision, and the file's SHA-256.
+
+    Raises:
+        ModelNotFoundError, ModelCorruptError: If there is none, or it cannot be read.
+    """
     try:
         content = path.read_bytes()
         tensors = load_file(path)

@@ -103,19 +103,19 @@ class GenzIQA(nn.Module):
         """Pixels per latent position along a side; 8 in Stable Diffusion."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
-    def forward(self, pixels: Tensor, *, keep_logits: bool = False) -> ImageScore:
-        """Score images ``(B, 3, H, W)`` in [-1, 1]; H, W multiples of the latent factor."""
+    def forward(self, pixels: Tensor, *, timesteps: int | None = None, keep_logits: bool = False) -> ImageScore:
+        """Score images ``(B, 3, H, W)`` in [-1, 1]; H, W multiples of the latent factor. S may be another than the model's own."""
         latents = self.encode(pixels)
-        timesteps = scoring_timesteps(self.config.timesteps)
+        steps = scoring_timesteps(timesteps or self.config.timesteps)
         shape = (latents.shape[1], latents.shape[2], latents.shape[3])
-        noise = fixed_noise(len(timesteps), shape, self.config.seed).to(latents)
-        trace = self.trace(latents, noise, timesteps, keep_logits=keep_logits)
+        noise = fixed_noise(len(steps), shape, self.config.seed).to(latents)
+        trace = self.trace(latents, noise, steps, keep_logits=keep_logits)
         return self.score_trace(trace, shape[1:])
 
     def encode(self, pixels: Tensor) -> Tensor:
         """z0: the mode of the VAE's distribution, scaled; ``(B, 4, H/8, W/8)``."""
         pixels = soften_chroma(pixels, self.config.preprocessing.chroma_blur)
-        mode: Tensor = self.vae.encode(pixels).latent_dist.mode()
+        mode: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().to(pixels.dtype)
         return mode * float(self.vae.config.scaling_factor)
 
     def trace(
@@ -143,7 +143,9 @@ class GenzIQA(nn.Module):
         count = len(latents)
         alpha_bar = self.alphas_cumprod[timestep].view(-1, 1, 1, 1)
         noisy = diffuse(latents, noise, alpha_bar)
-        rows = noisy.repeat_interleave(2, 0)  # row 2i is image i with the good prompt, 2i + 1 with the bad one
+        rows = noisy.to(self.unet.dtype).repeat_interleave(
+            2, 0
+        )  # row 2i is image i with the good prompt, 2i + 1 with the bad one
         context = prompt_embeds.to(rows.dtype).repeat(count, 1, 1)
         times = torch.as_tensor(timestep, device=rows.device).expand(count).repeat_interleave(2)
         with cross_attention.recording(self._processors, self.config.lse_temperature, keep_logits=keep_logits,

@@ -14,7 +14,7 @@ from genzqa.model.modulator import TemporalQualityModulator
 
 if TYPE_CHECKING:
     from genzqa.model.config import VideoConfig
-    from genzqa.model.genziqa import GenzIQA, Trace
+    from genzqa.model.genziqa import GenzIQA, ImageScore, Trace
 
 FRAMES_AT_ONCE = 4  # of a video in one UNet call; bounds memory, never changes a score
 
@@ -123,20 +123,12 @@ class GenzVQA(nn.Module):
     def readings(self, trace: Trace, latent_size: Sequence[int]) -> FrameReadings:
         """What a video's score needs of what the image model computed for frames with latents of this size."""
         scored = self.image.score_trace(trace, latent_size)
-        blocks = (
-            scored.block_quality if self.image.readout is None else scored.raw[:, None].expand(-1, len(trace.queries))
-        )
-        last = self.config.tqm_queries == "last"
-        queries = [query[:, -1] if last else query.mean(1) for query in trace.queries]
-        return FrameReadings(scored.raw, blocks, queries)
+        return readings(self.image, scored, last_queries=self.config.tqm_queries == "last")
 
     def modulate(self, frames: FrameReadings, slow: Tensor, fast: Tensor) -> VideoTrace:
         """The score of a video from its frames' readings and motion vectors ``(clips, 2048)``, ``(clips, 256)``; without any
         clip, gamma is 1."""
-        found = self.modulator(frames.queries, slow, fast) if len(slow) else self.modulator.neutral(frames.raw)
-        block_scores = frames.block_scores.mean(0)
-        score = (found.gamma * block_scores).mean()
-        return VideoTrace(frames.block_scores, block_scores, found.sim_slow, found.sim_fast, found.gamma, score, frames)
+        return modulate(self.modulator, frames, slow, fast)
 
     def trace(
         self, frame_latents: Tensor, slow: Tensor, fast: Tensor, noise: Tensor, timesteps: Sequence[int] | Tensor
@@ -151,3 +143,19 @@ class GenzVQA(nn.Module):
         """
         parts = [self._read(latents, noise, timesteps) for latents in torch.split(frame_latents, FRAMES_AT_ONCE)]
         return self.modulate(FrameReadings.joined(parts), slow, fast)
+
+
+def readings(image: GenzIQA, scored: ImageScore, *, last_queries: bool) -> FrameReadings:
+    """What a video's score needs of scored frames; queries of the last timestep alone, or the mean over all."""
+    trace = scored.trace
+    blocks = scored.block_quality if image.readout is None else scored.raw[:, None].expand(-1, len(trace.queries))
+    queries = [query[:, -1] if last_queries else query.mean(1) for query in trace.queries]
+    return FrameReadings(scored.raw, blocks, queries)
+
+
+def modulate(modulator: TemporalQualityModulator, frames: FrameReadings, slow: Tensor, fast: Tensor) -> VideoTrace:
+    """See `GenzVQA.modulate`."""
+    found = modulator(frames.queries, slow, fast) if len(slow) else modulator.neutral(frames.raw)
+    block_scores = frames.block_scores.mean(0)
+    score = (found.gamma * block_scores).mean()
+    return VideoTrace(frames.block_scores, block_scores, found.sim_slow, found.sim_fast, found.gamma, score, frames)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,14 +30,8 @@ def add_lora(unet: nn.Module, targets: Iterable[str], rank: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model  # slow to import, and a base trained whole has no LoRA
 
     names = sorted(set(targets))
-    present = {name for name, _ in unet.named_modules()}
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise ModelCorruptError(f"the adapter belongs to another base: no layer {missing[0]!r}",
-                                hint="load it with the base it was trained on")  # fmt: skip
     for name in names:
-        if not isinstance(unet.get_submodule(name), nn.Linear):
-            raise ModelCorruptError(f"the adapter's LoRA is on {name!r}, which is no projection")
+        _require_projection(unet, name)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0, bias="none")
     inject_adapter_in_model(config, unet, adapter_name=_ADAPTER)
 
@@ -53,17 +47,37 @@ def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def merge_lora(unet: nn.Module, weights: dict[str, Tensor], rank: int) -> None:
+    """Add every ``lora.*`` entry of an adapter file to the weights it belongs to: the same function, nothing left to train.
+
+    Raises:
+        ModelCorruptError: If an entry is missing, has another shape, or fits no layer.
+    """
+    wanted = _entries(weights, rank)
+    for name in sorted({name.removeprefix(_PREFIX).rpartition(".")[0] for name in wanted}):
+        parts = []
+        _require_projection(unet, name)
+        linear: Any = unet.get_submodule(name)
+        out, into = linear.weight.shape
+        for part, shape in zip(_PARTS, ((rank, into), (out, rank)), strict=True):
+            entry = f"{_PREFIX}{name}.{part}"
+            if entry not in wanted:
+                raise ModelCorruptError(f"the adapter's LoRA is incomplete at {entry!r}")
+            _require_shape(entry, wanted[entry], shape)
+            parts.append(wanted.pop(entry))
+        down, up = parts
+        linear.weight.data = (linear.weight.float() + up.float() @ down.float()).to(linear.weight.dtype)
+    if wanted:
+        raise ModelCorruptError(f"the adapter's LoRA is incomplete at {sorted(wanted)[0]!r}")
+
+
 def load_lora(unet: nn.Module, weights: dict[str, Tensor], rank: int) -> None:
     """Add LoRA for every ``lora.*`` entry of an adapter file and fill it.
 
     Raises:
         ModelCorruptError: If an entry is missing, has another shape, or fits no layer.
     """
-    wanted = {name: value for name, value in weights.items() if name.startswith(_PREFIX)}
-    if bool(wanted) != bool(rank):
-        there = "holds no LoRA" if rank else "holds a LoRA"
-        raise ModelCorruptError(f"the adapter {there}, but its lora_rank is {rank}",
-                                hint="its config and weights do not belong together")  # fmt: skip
+    wanted = _entries(weights, rank)
     if not wanted:
         return
     add_lora(unet, {name.removeprefix(_PREFIX).rpartition(".")[0] for name in wanted}, rank)
@@ -73,9 +87,31 @@ def load_lora(unet: nn.Module, weights: dict[str, Tensor], rank: int) -> None:
         raise ModelCorruptError(f"the adapter's LoRA is incomplete at {odd!r}")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if parameter.shape != wanted[name].shape:
-                raise ModelCorruptError(
-                    f"{name!r} has shape {tuple(wanted[name].shape)}, the base needs {tuple(parameter.shape)}",
-                    hint="load the adapter with the base it was trained on",
-                )
+            _require_shape(name, wanted[name], parameter.shape)
             parameter.copy_(wanted[name])
+
+
+def _entries(weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The ``lora.*`` entries, which must be there if and only if the rank says so."""
+    wanted = {name: value for name, value in weights.items() if name.startswith(_PREFIX)}
+    if bool(wanted) != bool(rank):
+        there = "holds no LoRA" if rank else "holds a LoRA"
+        raise ModelCorruptError(f"the adapter {there}, but its lora_rank is {rank}",
+                                hint="its config and weights do not belong together")  # fmt: skip
+    return wanted
+
+
+def _require_projection(unet: nn.Module, name: str) -> None:
+    try:
+        layer = unet.get_submodule(name)
+    except AttributeError:
+        raise ModelCorruptError(f"the adapter belongs to another base: no layer {name!r}",
+                                hint="load it with the base it was trained on") from None  # fmt: skip
+    if not isinstance(layer, nn.Linear):
+        raise ModelCorruptError(f"the adapter's LoRA is on {name!r}, which is no projection")
+
+
+def _require_shape(name: str, value: Tensor, shape: Sequence[int]) -> None:
+    if tuple(value.shape) != tuple(shape):
+        raise ModelCorruptError(f"{name!r} has shape {tuple(value.shape)}, the base needs {tuple(shape)}",
+                                hint="load the adapter with the base it was trained on")  # fmt: skip

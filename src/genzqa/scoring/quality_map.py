@@ -32,7 +32,7 @@ def quality_maps(model: GenzIQA, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pixels: ``(B, 3, H, W)`` in [-1, 1].
     """
     with torch.no_grad():
-        scored = model(pixels, keep_logits=True)
+        scored = model(pixels.to(model.alphas_cumprod.device), keep_logits=True)
     trace = scored.trace
     height, width = trace.eps.shape[-2:]
     with torch.enable_grad():
@@ -42,7 +42,7 @@ def quality_maps(model: GenzIQA, pixels: Tensor) -> tuple[Tensor, Tensor]:
         raw = model.score_trace(trace, (height, width)).raw
         count = len(trace.lse)
         gradients = torch.autograd.grad(raw.sum(), [*trace.lse, *trace.queries], allow_unused=True)
-    total = torch.zeros(len(pixels), height, width)
+    total = torch.zeros(len(pixels), height, width, device=raw.device)
     for index in range(count):
         share = _layer_map(trace.logits[index], gradients[index], model.config.lse_temperature)
         slope = gradients[count + index]
@@ -52,7 +52,8 @@ def quality_maps(model: GenzIQA, pixels: Tensor) -> tuple[Tensor, Tensor]:
         grid = _grid(trace.positions[index], height, width)
         total += F.interpolate(share.view(-1, 1, *grid).float(), (height, width), mode="bilinear")[:, 0]
     total -= total.mean((1, 2), keepdim=True)  # interpolation moves the mean by a trace
-    return raw.detach(), raw.detach()[:, None, None] + total
+    raw = raw.detach().cpu()
+    return raw, raw[:, None, None] + total.cpu()
 
 
 def _layer_map(logits: Tensor, slope: Tensor | None, temperature: float) -> Tensor:

@@ -15,6 +15,8 @@ from typing import TypeAlias
 import torch
 
 from genzqa import __version__
+from genzqa.engine.engine import MANY, Backend, EngineOptions, Precision
+from genzqa.engine.open import OpenModel, open_model
 from genzqa.errors import InputError, ModelCorruptError, NotTrainedError
 from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.image import ImageSource
@@ -22,7 +24,6 @@ from genzqa.media.prepare import PreparedPhoto, prepare_photo
 from genzqa.media.preprocess import to_network
 from genzqa.media.video import is_video_file, open_video
 from genzqa.media.video_sniff import named_kind
-from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.diffusion import scoring_timesteps
 from genzqa.model.hub import is_offline
 from genzqa.model.motion_weights import load_motion
@@ -37,13 +38,16 @@ Result: TypeAlias = ImageResult | VideoResult | FailedResult
 _DEFAULT_OPTIONS = VideoOptions()
 
 
-def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool = False) -> Scorer:
+def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool = False, backend: Backend = "torch",
+         precision: Precision = "fp32", device: str = "auto") -> Scorer:  # fmt: skip
     """Load a scorer.
 
     Args:
-        model: ``mini`` (embedded, works offline) or ``local-dir:FOLDER`` for an adapter of one's own.
+        model: ``mini`` (embedded, works offline) or ``local-dir:FOLDER`` for an adapter of one's own or an exported model.
         limits: What an input may be at most.
         offline: Never open a network connection, even if the adapter's base is not on this machine.
+        backend, precision, device: How the model is run; see `genzqa.EngineOptions`. An exported model is run as it was
+            exported.
 
     Raises:
         ModelError, ConfigError: See `genzqa.errors`.
@@ -54,7 +58,8 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
         >>> scorer.config.name
         'mini'
     """
-    return Scorer(load_scorer(model, offline=offline, trainable=False), limits=limits, offline=offline)
+    options = EngineOptions(backend, precision, device)
+    return Scorer(open_model(model, options, offline=offline), limits=limits, offline=offline)
 
 
 @dataclass(frozen=True)
@@ -75,21 +80,21 @@ class Scorer:
         NotTrainedError: If the model has no calibration; its number would not mean anything.
     """
 
-    def __init__(self, loaded: LoadedScorer, *, limits: Limits = DEFAULT_LIMITS, offline: bool = False) -> None:
-        if loaded.config.calibration is None:
-            raise NotTrainedError("this model has no calibration; its score would mean nothing", subject=loaded.name,
+    def __init__(self, model: OpenModel, *, limits: Limits = DEFAULT_LIMITS, offline: bool = False) -> None:
+        if model.config.calibration is None:
+            raise NotTrainedError("this model has no calibration; its score would mean nothing", subject=model.name,
                                   hint="train it, or fit a calibration on photos with known MOS")  # fmt: skip
-        self._loaded, self._offline = loaded, is_offline(offline)
-        self.model, self.config, self.limits = loaded.model.eval(), loaded.config, limits
-        self._calibration = loaded.config.calibration
+        self.model, self._offline = model, is_offline(offline)
+        self.config, self.limits = model.config, limits
+        self._calibration = model.config.calibration
         self.provenance = Provenance(
-            model=loaded.config.name,
-            base=loaded.config.base,
-            weights_sha256=loaded.weights_sha256,
-            base_sha256=loaded.base_sha256,
-            preprocessing=loaded.config.preprocessing.name,
-            timesteps=scoring_timesteps(loaded.config.timesteps),
-            seed=loaded.config.seed,
+            model=model.config.name,
+            base=model.config.base,
+            weights_sha256=model.weights_sha256,
+            base_sha256=model.base_sha256,
+            preprocessing=model.config.preprocessing.name,
+            timesteps=scoring_timesteps(model.config.timesteps),
+            seed=model.config.seed,
             version=__version__,
         )
 
@@ -115,7 +120,7 @@ class Scorer:
         """Score one photo; as `score`, for a source that is known to be one."""
         return self.score_prepared([self._prepare(source)], quality_map=quality_map)[0]
 
-    def score_many(self, sources: Iterable[ImageSource], *, batch_size: int = 4, quality_map: bool = False,
+    def score_many(self, sources: Iterable[ImageSource], *, batch_size: int = MANY, quality_map: bool = False,
                    video: VideoOptions = _DEFAULT_OPTIONS,
                    progress: Callable[[str, int, int], None] | None = None) -> Iterator[Result]:  # fmt: skip
         """Score in order, one result per source; a bad one yields a `FailedResult` and the others go on.
@@ -139,12 +144,11 @@ class Scorer:
         """A video with one frame scores as its image does."""
         provenance = self.provenance
         if self.config.video is not None:
-            if self._loaded.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
-                motion = load_motion(self.config.video.motion, offline=self._offline)
-                self._loaded = dataclasses.replace(self._loaded, motion=motion)
+            if self.model.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
+                self.model.motion = load_motion(self.config.video.motion, offline=self._offline)
             provenance = dataclasses.replace(provenance, timesteps=scoring_timesteps(self.config.video.timesteps))
         with open_video(film.source, self.limits) as reader:
-            result = score_video(self._loaded, self._calibration, provenance, reader, options, progress)
+            result = score_video(self.model, self._calibration, provenance, reader, options, progress)
             if result is not None:
                 return result
             frame = next(iter(reader.moments([0.0]))).pixels
@@ -190,6 +194,7 @@ class Scorer:
 
         Raises:
             ModelCorruptError: The model's output is not a number.
+            ConfigError: Maps are wanted of a model that cannot draw them.
         """
         if not photos:
             return []
@@ -197,11 +202,10 @@ class Scorer:
         pixels = torch.stack([to_network(photo.pixels) for photo in photos])
         maps: list[torch.Tensor | None] = [None] * len(photos)
         if quality_map:
-            raw, drawn = quality_maps(self.model, pixels)
+            raw, drawn = quality_maps(self.model.require_drawing(), pixels)
             maps = list(drawn)
         else:
-            with torch.inference_mode():
-                raw = self.model(pixels).raw
+            raw = self.model.photos.read(pixels).raw
         if not raw.isfinite().all():
             raise ModelCorruptError("the model's output is not a number", subject=self.provenance.model,
                                     hint="its weights are damaged; run `genzqa verify`")  # fmt: skip

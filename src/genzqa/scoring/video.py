@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genzqa.engine.open import OpenModel
 from genzqa.errors import ConfigError, InputError
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.media.video import Moment, VideoReader, uniform_times
-from genzqa.model.adapter import LoadedScorer
-from genzqa.model.genzvqa import FRAMES_AT_ONCE, FrameReadings
+from genzqa.model.genzvqa import FRAMES_AT_ONCE, FrameReadings, modulate
 from genzqa.model.motion import clip_features
 from genzqa.notes import Note
 from genzqa.result import Provenance, grade_of
@@ -101,7 +101,7 @@ class _Frame:
     on_timeline: bool
 
 
-def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Provenance, reader: VideoReader,
+def score_video(model: OpenModel, calibration: Calibration, provenance: Provenance, reader: VideoReader,
                 options: VideoOptions, progress: Progress | None = None) -> VideoResult | None:  # fmt: skip
     """Score an open video; None if it turns out to have one frame only, which is a photo.
 
@@ -109,21 +109,21 @@ def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Prov
         InputError: If the video cannot be read, or nothing of it lies in the part asked for.
     """
     started = time.perf_counter()
-    facts, config = reader.facts, loaded.config.video
+    facts, config = reader.facts, model.config.video
     span = _span(reader, options)
     count = options.frames or (config.frames if config else DEFAULT_FRAMES)
     plan = _plan(span, count, options.timeline)
     seen = _Seen()
-    with _prepared(loaded, reader, plan, config) as frames, torch.inference_mode():
+    with _prepared(model, reader, plan, config) as frames, torch.inference_mode():
         for done, batch in _batches(frames):
-            _read(loaded, calibration, batch, seen, options.worst_frames)
+            _read(model, calibration, batch, seen, options.worst_frames)
             if progress is not None:
                 progress(done, len(plan))
     if progress is not None:
         progress(len(plan), len(plan))
     if reader.tally.decoded == 1 and not {note.code for note in reader.notes} & _DAMAGED:
         return None
-    raw, gamma, notes = _combine(loaded, seen)
+    raw, gamma, notes = _combine(model, seen)
     score, interval, percentile = calibrate(raw, (config.calibration if config else None) or calibration)
     every = {frame.time: frame for frame in [*seen.timeline, *seen.scored]}
     return VideoResult(
@@ -144,9 +144,9 @@ def score_video(loaded: LoadedScorer, calibration: Calibration, provenance: Prov
         gamma=gamma,
         counts=FrameCounts(reader.tally.declared, reader.tally.decoded, reader.tally.corrupt),
         stream=_stream_record(reader),
-        notes=(*reader.notes, *notes, *_notes(loaded)),
+        notes=(*reader.notes, *notes, *_notes(model)),
         seconds=time.perf_counter() - started,
-        worst_frames=_worst_frames(loaded, seen),
+        worst_frames=_worst_frames(model, seen),
     )
 
 
@@ -173,13 +173,13 @@ def _plan(span: tuple[float, float], count: int, timeline: bool) -> list[tuple[f
 
 @contextlib.contextmanager
 def _prepared(
-    loaded: LoadedScorer, reader: VideoReader, plan: list[tuple[float, bool, bool]], config: VideoConfig | None
+    model: OpenModel, reader: VideoReader, plan: list[tuple[float, bool, bool]], config: VideoConfig | None
 ) -> Generator[Iterator[_Frame]]:
     """The planned frames, decoded and resized by a thread that runs a few frames ahead and ends with the block."""
     ready: queue.Queue[_Frame | BaseException | None] = queue.Queue(maxsize=FRAMES_AT_ONCE)
     stop = threading.Event()
-    size = loaded.config.preprocessing.size
-    motion = loaded.motion if loaded.video is not None else None
+    size = model.config.preprocessing.size
+    motion = model.motion if model.modulator is not None else None
     clip = motion.config.frames if motion is not None else 0
 
     def put(item: _Frame | BaseException | None) -> bool:
@@ -254,13 +254,11 @@ def _batches(frames: Iterator[_Frame]) -> Iterator[tuple[int, list[_Frame]]]:
         yield done + len(batch), batch
 
 
-def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], seen: _Seen, keep: int) -> None:
+def _read(model: OpenModel, calibration: Calibration, batch: list[_Frame], seen: _Seen, keep: int) -> None:
     pixels = torch.stack([frame.pixels for frame in batch])
-    if loaded.video is None:
-        raw = loaded.model(pixels).raw
-    else:
-        readings = loaded.video.read_frames(pixels)
-        raw = readings.raw
+    readings = model.frames().read(pixels)
+    raw = readings.raw
+    if model.modulator is not None:
         chosen = torch.tensor([frame.counts for frame in batch])
         seen.readings.append(FrameReadings(raw[chosen], readings.block_scores[chosen],
                                            [query[chosen] for query in readings.queries]))  # fmt: skip
@@ -268,8 +266,8 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
         scored = FrameScore(frame.moment.time, calibrate(value, calibration)[0], value)
         if frame.counts:
             seen.scored.append(scored)
-            if loaded.motion is not None and frame.moment.clip is not None:
-                seen.motion.append((frame.moment.clip_frames, *clip_features(loaded.motion, frame.moment.clip)))
+            if model.motion is not None and frame.moment.clip is not None:
+                seen.motion.append((frame.moment.clip_frames, *clip_features(model.motion, frame.moment.clip)))
         if frame.on_timeline:
             seen.timeline.append(scored)
         if keep:
@@ -280,15 +278,15 @@ def _read(loaded: LoadedScorer, calibration: Calibration, batch: list[_Frame], s
                 heapq.heapreplace(seen.worst, entry)
 
 
-def _combine(loaded: LoadedScorer, seen: _Seen) -> tuple[float, tuple[float, ...], tuple[Note, ...]]:
+def _combine(model: OpenModel, seen: _Seen) -> tuple[float, tuple[float, ...], tuple[Note, ...]]:
     """Raw score, gamma of every layer, and remarks: modulated by motion, or the plain mean of the frames."""
-    if loaded.video is None or loaded.motion is None or not seen.motion:
-        return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(loaded.model.blocks), ()
-    sizes = loaded.motion.config
+    if model.modulator is None or model.motion is None or not seen.motion:
+        return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(model.blocks), ()
+    sizes = model.motion.config
     counted = counted_clips([real for real, _, _ in seen.motion], sizes.frames)
     slow, fast = motion_of([seen.motion[number][1:] for number in counted], sizes)
     with torch.inference_mode():
-        trace = loaded.video.modulate(FrameReadings.joined(seen.readings), slow, fast)
+        trace = modulate(model.modulator, FrameReadings.joined(seen.readings), slow, fast)
     brief = Note("no_motion", "Too short for its motion to be judged; the score is the mean of its frames.")
     return float(trace.score), tuple(trace.gamma.tolist()), () if counted else (brief,)
 
@@ -310,10 +308,12 @@ def motion_of(
     return torch.stack(slow), torch.stack(fast)
 
 
-def _worst_frames(loaded: LoadedScorer, seen: _Seen) -> tuple[WorstFrame, ...]:
-    kept = []
+def _worst_frames(model: OpenModel, seen: _Seen) -> tuple[WorstFrame, ...]:
+    if not seen.worst:
+        return ()
+    kept, drawing = [], model.require_drawing()
     for _, _, scored, frame in sorted(seen.worst, key=lambda entry: entry[2].score):
-        raw, drawn = quality_maps(loaded.model, frame.pixels[None])
+        raw, drawn = quality_maps(drawing, frame.pixels[None])
         shift = scored.score - float(raw[0])
         small = np.asarray(frame.moment.pixels, np.uint8)
         kept.append(WorstFrame(scored, small, (drawn[0] + shift).numpy().astype(np.float32)))
@@ -327,9 +327,9 @@ def _stream_record(reader: VideoReader) -> dict[str, object]:
     return record
 
 
-def _notes(loaded: LoadedScorer) -> tuple[Note, ...]:
-    video = loaded.config.video
-    if loaded.video is None or video is None:
+def _notes(model: OpenModel) -> tuple[Note, ...]:
+    video = model.config.video
+    if model.modulator is None or video is None:
         return (Note("frames_only", "The score is the mean over single frames: this model has no temporal part yet, so "
                                     "that stutter, freezes and flicker do not count."),)  # fmt: skip
     if video.calibration is None:

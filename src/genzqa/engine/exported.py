@@ -1,0 +1,108 @@
+"""Exported models: a folder with a graph, and all else that scoring needs, written by `genzqa export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genzqa.engine.engine import Engine, EngineOptions, Precision
+from genzqa.engine.onnx_engine import MODEL, OnnxEngine
+from genzqa.engine.open import OpenModel, other_pass_for_frames
+from genzqa.engine.openvino_engine import ENCODER, READER, OpenVINOEngine
+from genzqa.errors import ModelCorruptError
+from genzqa.model.adapter import CONFIG, WEIGHTS, build_temporal, locate_adapter, read_weights
+from genzqa.model.config import ScorerConfig, read_config
+from genzqa.model.cross_attention import Block
+from genzqa.model.folder import file_digests
+from genzqa.model.names import parse_name
+
+CARD, PARITY = "export.json", "parity.json"
+FRAMES = "frames"  # subfolder: the graph for frames of videos, where it is another
+
+
+class Layer(BaseModel):
+    """A cross-attention layer; see `Block`."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    path: str
+    heads: Annotated[int, Field(gt=0)]
+    width: Annotated[int, Field(gt=0)]
+
+
+class ExportCard(BaseModel):
+    """``export.json``: what was exported, how, and the digests of its files."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Literal[1] = 1
+    backend: Literal["openvino", "onnx"]
+    precision: Precision
+    wide: bool
+    model: str
+    weights_sha256: str
+    base_sha256: str
+    genzqa: str
+    blocks: list[Layer]
+    files: dict[str, str]
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported model."""
+    return (folder / CARD).is_file()
+
+
+def open_export(name: str, options: EngineOptions) -> OpenModel:
+    """Open an exported model; it is run by what it was exported for, in the precision it was checked in.
+
+    Raises:
+        ModelCorruptError: If a file is missing, damaged or changed.
+        ConfigError: If its runtime is not installed.
+    """
+    folder = locate_adapter(parse_name(name))
+    card, config = _read_card(folder), read_config(folder / CONFIG)
+    if digests(folder) != card.files:
+        raise ModelCorruptError("its files are not those that were exported", subject=name, hint="export it again")
+    blocks = [Block(**layer.model_dump()) for layer in card.blocks]
+    weights, _ = read_weights(folder / WEIGHTS)
+    modulator, motion = build_temporal(blocks, config, weights)
+    photos, made = engine_of(folder, card, config), list[Engine]()
+
+    def frames() -> Engine:
+        if not other_pass_for_frames(config):
+            return photos
+        if not made:
+            made.append(engine_of(folder / FRAMES, card, config))
+        return made[0]
+
+    return OpenModel(
+        config=config, name=card.model, weights_sha256=card.weights_sha256, base_sha256=card.base_sha256, blocks=blocks,
+        photos=photos, frames=frames, modulator=modulator, motion=motion,
+        options=EngineOptions(backend=card.backend, precision=card.precision),
+    )  # fmt: skip
+
+
+def engine_of(folder: Path, card: ExportCard, config: ScorerConfig) -> Engine:
+    """Runs the graph in a folder, with that folder's weights alone."""
+    blocks = [Block(**layer.model_dump()) for layer in card.blocks]
+    size, key = config.preprocessing.size, f"{card.backend}/{card.precision}/{card.weights_sha256}/{folder.name}"
+    if card.backend == "onnx":
+        return OnnxEngine(folder / MODEL, blocks, size, key)
+    return OpenVINOEngine(
+        folder / ENCODER, folder / READER, blocks, size, key, precision=card.precision, wide=card.wide
+    )
+
+
+def _read_card(folder: Path) -> ExportCard:
+    try:
+        return ExportCard.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelCorruptError(f"cannot be read: {str(error).splitlines()[0]}", subject=str(folder / CARD),
+                                hint="export it again") from None  # fmt: skip
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the two that say so."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CARD, PARITY))
+    return file_digests(folder, [path.relative_to(folder).as_posix() for path in files])

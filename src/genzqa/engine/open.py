@@ -1,0 +1,156 @@
+"""A model opened for scoring: whatever kind it is and whatever runs it, scoring sees the same few things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genzqa import __version__
+from genzqa.engine.engine import Engine, EngineOptions
+from genzqa.errors import ConfigError
+from genzqa.model.adapter import WIDE, LoadedScorer, load_scorer, locate_adapter
+from genzqa.model.cross_attention import Block
+from genzqa.model.names import parse_name
+
+if TYPE_CHECKING:
+    from genzqa.engine.scoring_pass import ScoringPass
+    from genzqa.model.config import ScorerConfig
+    from genzqa.model.genziqa import GenzIQA
+    from genzqa.model.modulator import TemporalQualityModulator
+    from genzqa.model.slowfast import SlowFast
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class OpenModel:
+    """What scoring needs of a model.
+
+    Attributes:
+        photos: Reads photos.
+        frames: Gives the engine that reads frames of videos: the same, or one with a video's timesteps.
+        blocks: Its cross-attention layers.
+        modulator, motion: Of its temporal part, if it has one in its own files.
+        drawing: The network itself, for quality maps; None if only its graph is here.
+    """
+
+    config: ScorerConfig
+    name: str
+    weights_sha256: str
+    base_sha256: str
+    blocks: Sequence[Block]
+    photos: Engine
+    frames: Callable[[], Engine]
+    modulator: TemporalQualityModulator | None = None
+    motion: SlowFast | None = None
+    drawing: GenzIQA | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+    def require_drawing(self) -> GenzIQA:
+        """The network, for quality maps.
+
+        Raises:
+            ConfigError: If only its graph is here.
+        """
+        if self.drawing is None:
+            raise ConfigError("this model cannot draw quality maps: it is an exported graph", subject=self.name,
+                              hint="score with the model it was exported from")  # fmt: skip
+        return self.drawing
+
+
+def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> OpenModel:
+    """Load a model to score with.
+
+    Args:
+        name: See `genzqa.load`.
+        options: How to run it.
+        offline: Never open a connection.
+
+    Raises:
+        NotTrainedError, ModelError, ConfigError: As `genzqa.errors` says.
+    """
+    from genzqa.engine.exported import is_export, open_export
+
+    if is_export(locate_adapter(parse_name(name))):
+        return open_export(name, options)
+    on_torch = options.backend == "torch"
+    device = options.torch_device()
+    loaded = load_scorer(
+        name, offline=offline, trainable=False, dtype=_DTYPES[options.precision] if on_torch else torch.float32
+    )
+    loaded.model.to(device)
+    photos = _engine(loaded, options)
+    made: list[Engine] = []
+
+    def frames() -> Engine:
+        if not other_pass_for_frames(loaded.config):
+            return photos
+        if not made:
+            made.append(_engine(loaded, options, frames=True))
+        return made[0]
+
+    return OpenModel(
+        config=loaded.config, name=loaded.config.name, weights_sha256=loaded.weights_sha256, base_sha256=loaded.base_sha256,
+        blocks=loaded.model.blocks, photos=photos, frames=frames, modulator=loaded.video.modulator if loaded.video else None,
+        motion=loaded.motion, drawing=loaded.model, options=options,
+    )  # fmt: skip
+
+
+def other_pass_for_frames(config: ScorerConfig) -> bool:
+    """Whether frames of videos are read at other timesteps than photos."""
+    video = config.video
+    return video is not None and (
+        video.timesteps != config.timesteps or (video.tqm_queries == "last" and video.timesteps > 1)
+    )
+
+
+def pass_of(model: GenzIQA, config: ScorerConfig, *, frames: bool = False) -> ScoringPass:
+    """The pass for photos, or for frames of videos.
+
+    Raises:
+        ConfigError: If the base is not of Stable Diffusion's topology.
+    """
+    from genzqa.engine.scoring_pass import ScoringPass
+
+    if frames and config.video is not None:
+        return ScoringPass(model, config.video.timesteps, config.video.tqm_queries)
+    return ScoringPass(model)
+
+
+def engine_key(loaded: LoadedScorer, options: EngineOptions, *, frames: bool) -> str:
+    """Names everything that decides what an engine computes and how fast."""
+    kind = "frames" if frames else "photos"
+    preprocessing = loaded.config.preprocessing.name
+    return (f"{__version__}/{loaded.weights_sha256}/{loaded.base_sha256}/{preprocessing}/{loaded.config.timesteps}/{kind}/"
+            f"{options.backend}/{options.precision}/{options.torch_device()}")  # fmt: skip
+
+
+def _engine(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = False) -> Engine:
+    config, key = loaded.config, engine_key(loaded, options, frames=frames)
+    if options.backend == "torch":
+        from genzqa.engine.torch_engine import PlainEngine, TorchEngine
+
+        try:
+            plan = pass_of(loaded.model, config, frames=frames)
+        except ConfigError:  # another topology: slower, and as right
+            video = config.video
+            steps = video.timesteps if frames and video is not None else config.timesteps
+            last = frames and video is not None and video.tqm_queries == "last"
+            return PlainEngine(loaded.model, steps, last, key)
+        return TorchEngine(plan.to(options.torch_device()), key)
+    if options.backend == "onnx":
+        raise ConfigError("the backend onnx runs exported models", subject=loaded.name,
+                          hint="`genzqa export --to onnx DIR`, then score with --model local-dir:DIR")  # fmt: skip
+    from genzqa.engine.openvino_engine import OpenVINOEngine, converted
+
+    encoder, reader = converted(lambda: pass_of(loaded.model, config, frames=frames), key)
+    return OpenVINOEngine(encoder, reader, loaded.model.blocks, config.preprocessing.size, key, precision=options.precision,
+                          wide=wide_encoder(loaded.model.vae))  # fmt: skip
+
+
+def wide_encoder(vae: Any) -> bool:
+    """Whether the encoder keeps a score in bf16; see `genzqa.model.adapter.WIDE`."""
+    return bool(vae.config.block_out_channels[0] >= WIDE)

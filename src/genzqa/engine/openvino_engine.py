@@ -1,0 +1,94 @@
+"""Scoring by OpenVINO on a CPU: 2 to 4 times faster than torch for large bases, and in bf16 where the CPU has it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genzqa.engine import graph
+from genzqa.engine.engine import Engine, Precision
+from genzqa.model.cross_attention import Block
+from genzqa.model.genzvqa import FrameReadings
+from genzqa.model.registry import cache_folder
+
+if TYPE_CHECKING:
+    from genzqa.engine.scoring_pass import ScoringPass
+
+ENCODER, READER = "encoder.xml", "reader.xml"
+
+
+class OpenVINOEngine(Engine):
+    """Runs the two graphs of a pass; see `genzqa.engine.graph`.
+
+    Args:
+        encoder, reader: Each an `openvino.Model` or the path of one.
+        blocks, size, key: See `Engine`.
+        precision: Of the networks.
+        wide: Whether the encoder may run in it too.
+    """
+
+    def __init__(self, encoder: Any, reader: Any, blocks: Sequence[Block], size: int, key: str, *, precision: Precision,
+                 wide: bool) -> None:  # fmt: skip
+        super().__init__(blocks, size, key)
+        core = graph.require("openvino", "openvino").Core()
+        self._encoder = _compiled(core, encoder, precision if wide else "fp32")
+        self._reader = _compiled(core, reader, precision)
+
+    def run(self, pixels: Tensor) -> FrameReadings:
+        """See `Engine.run`."""
+        try:
+            latents = self._encoder(pixels.float().contiguous().numpy())[graph.LATENTS]
+            found = self._reader(latents)
+        except RuntimeError as error:
+            if "alloc" in str(error).lower():
+                raise MemoryError(str(error)) from None
+            raise
+        raw, blocks, *queries = (torch.from_numpy(found[name].copy()) for name in graph.output_names(len(self.blocks)))
+        return FrameReadings(raw, blocks, queries)
+
+
+def _compiled(core: Any, model: Any, precision: Precision) -> Any:
+    model = core.read_model(str(model)) if isinstance(model, Path) else model
+    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY",
+             "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
+    return core.compile_model(model, "CPU", hints)
+
+
+def converted(build: Callable[[], ScoringPass], key: str) -> tuple[Path, Path]:
+    """The graphs of a pass in the cache folder, converted the first time and found again by ``key`` after it.
+
+    Args:
+        build: Makes the pass; called if it is needed.
+        key: Names everything that decides the graphs.
+
+    Raises:
+        ConfigError: If the extra is not installed.
+    """
+    ov = graph.require("openvino", "openvino")
+    digest = hashlib.sha256(f"{key}/{ov.__version__}".encode()).hexdigest()[:32]
+    folder = cache_folder() / "openvino" / digest
+    if not (folder / READER).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+        try:
+            write_graphs(build(), made)
+            with contextlib.suppress(OSError):  # another process was faster
+                made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return folder / ENCODER, folder / READER
+
+
+def write_graphs(plan: ScoringPass, folder: Path) -> None:
+    """`ENCODER` and `READER` with their weights beside them."""
+    ov = graph.require("openvino", "openvino")
+    for name, model in zip((ENCODER, READER), graph.to_openvino(plan), strict=True):
+        ov.save_model(model, str(folder / name), compress_to_fp16=False)

@@ -1,0 +1,103 @@
+"""Scoring by torch, on a CPU or an accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genzqa.engine.engine import Engine
+from genzqa.engine.scoring_pass import ScoringPass
+from genzqa.model.genzvqa import FrameReadings
+
+if TYPE_CHECKING:
+    from genzqa.model.genziqa import GenzIQA
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch's allocators say it
+
+
+class TorchEngine(Engine):
+    """Runs a `ScoringPass`; on a CUDA GPU compiled, with its kernels replayed as a CUDA graph.
+
+    Args:
+        plan: On the device it is to run on.
+        key: See `Engine`.
+    """
+
+    def __init__(self, plan: ScoringPass, key: str) -> None:
+        super().__init__(plan.unet.blocks, plan.model.config.preprocessing.size, key)
+        plan.eval()
+        self._device = plan.noise.device
+        # one photo at a time: the encoder's activations then stay small enough for the allocator to keep them
+        plan.encodes = 1 if self._device.type == "cpu" else None
+        for part in (plan.model.vae, plan.model.unet):
+            part.to(memory_format=torch.channels_last)
+        self._pass: Any = plan
+        if self._device.type == "cuda":
+            self._pass = torch.compile(plan, mode="reduce-overhead", fullgraph=True)
+
+    def run(self, pixels: Tensor) -> FrameReadings:
+        """See `Engine.run`."""
+        count = len(pixels)
+        if self._device.type == "cuda":  # one compilation per power of two, not per number of photos
+            pixels = torch.cat([pixels, pixels[-1:].expand(_padding(count), -1, -1, -1)])
+        with torch.inference_mode(), memory_errors(), _single_precision_kept():
+            raw, blocks, queries = self._pass(pixels.to(self._device))
+            found = [one[:count].float().cpu() for one in (raw, blocks, *queries)]
+        return FrameReadings(found[0], found[1], found[2:])
+
+
+class PlainEngine(Engine):
+    """Runs `GenzIQA` as training does, for bases that `ScoringPass` does not know.
+
+    Args:
+        model: On the device it is to run on.
+        timesteps, last_queries: As `ScoringPass`.
+        key: See `Engine`.
+    """
+
+    def __init__(self, model: GenzIQA, timesteps: int, last_queries: bool, key: str) -> None:
+        super().__init__(model.blocks, model.config.preprocessing.size, key)
+        self._model, self._timesteps, self._last = model.eval(), timesteps, last_queries
+
+    def run(self, pixels: Tensor) -> FrameReadings:
+        """See `Engine.run`."""
+        from genzqa.model.genzvqa import readings
+
+        with torch.inference_mode(), memory_errors(), _single_precision_kept():
+            scored = self._model(pixels.to(self._model.alphas_cumprod.device), timesteps=self._timesteps)
+            found = readings(self._model, scored, last_queries=self._last)
+            return FrameReadings(found.raw.cpu(), found.block_scores.cpu(), [one.cpu() for one in found.queries])
+
+
+def _padding(count: int) -> int:
+    """What is missing to the next power of two."""
+    return int((1 << (count - 1).bit_length()) - count)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Torch's ways to say that memory ran out, as `MemoryError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from None
+    except RuntimeError as error:
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            raise MemoryError(str(error)) from None
+        raise
+
+
+@contextmanager
+def _single_precision_kept() -> Iterator[None]:
+    """No TF32 where single precision was asked for: a GPU then gives the scores of a CPU."""
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
