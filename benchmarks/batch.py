@@ -1,7 +1,7 @@
 """How close a batch comes to the scoring engine's own throughput, and how much memory a plan of many inputs takes.
 
 python benchmarks/batch.py                       # 48 photos of 512 x 512, local engine
-python benchmarks/batch.py --ray                 # and the Ray engine, on a cluster of this machine
+python benchmarks/batch.py --ray --photos 480    # and the Ray engine, on a cluster of this machine; its actors start anew
 python benchmarks/batch.py --listing 1000000     # memory and time of a plan of a million inputs, none of them a file
 """
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from jsonschema import Draft202012Validator
 
 import genzqa
 from batches import album, batch, engine_of, photo, rows, same, scores
+from genzqa.batch import local as local_module
 from genzqa.batch import store as store_module
 from genzqa.batch.records import SCHEMA, record_of
 from genzqa.batch.store import Store
 from genzqa.errors import ConfigError, DataError, OutputError
+from genzqa.limits import Limits
 from videos import encode, noise_frames
 
 
@@ -318,6 +321,27 @@ def test_addresses_of_the_web(run, scorer):
     assert abs(found[f"{base}/a.png"]["score"] - scorer.score("photos/a.png").score) < 0.001
     error = found[f"{base}/missing.png"]["error"]
     assert (error["code"], error["file"]) == ("not_found", f"{base}/missing.png")
+
+
+def hangs(*_):
+    return lambda place: time.sleep(600)
+
+
+def test_a_video_whose_decoder_hangs_costs_a_row(run, scorer, small_scorer, monkeypatch):
+    monkeypatch.setattr(local_module, "video_scorer", hangs)
+    monkeypatch.setattr(Limits, "longest_video_work", 0.5)
+    album(Path("photos"), 2)
+    for name in ("1.mp4", "2.mp4"):
+        Path("photos", name).write_bytes(encode(noise_frames(4)))
+    with engine_of(scorer, f"local-dir:{small_scorer}") as engine:
+        done = batch(engine, scorer, Path("scores"), "photos")
+    assert (done.scored, done.failed) == (2, 2)
+    assert [scores(Path("scores"))[f"photos/{name}.mp4"] for name in (1, 2)] == ["timeout"] * 2
+
+
+def test_the_longest_work_on_a_video_follows_its_limits():
+    assert Limits().longest_video_work > Limits().max_video_seconds_wall + 3600
+    assert Limits(max_video_seconds=60).longest_video_work == Limits().longest_video_work - 3540
 
 
 def test_videos_among_photos(small_video_scorer, tmp_path, monkeypatch):

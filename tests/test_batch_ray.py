@@ -108,7 +108,7 @@ def test_an_actor_killed_and_a_node_lost(cluster, photos, scorer, small_scorer, 
     from genzqa.batch import ray_engine
 
     monkeypatch.setattr(ray_engine, "_BLOCK", 4)
-    monkeypatch.setattr(ray_engine, "WAVE", 28)
+    monkeypatch.setattr(ray_engine, "_LARGEST_WAVE", 28)
     saboteur = Saboteur(cluster)
     with engine_on(cluster, f"local-dir:{small_scorer}") as engine:
         done = run_batch(engine, ["photos"], Path("scores"), *identity_of(scorer), engine_name="ray", shown=saboteur)
@@ -119,6 +119,15 @@ def test_an_actor_killed_and_a_node_lost(cluster, photos, scorer, small_scorer, 
         broken = rows(Path("scores"))["photos/020.png"]["error"]
         assert (broken["code"], broken["file"]) == ("unsupported_format", "photos/020.png")
         assert run_batch(engine, ["photos"], Path("scores"), *identity_of(scorer)).unchanged == 32
+
+
+@pytest.mark.parametrize(
+    ("count", "actors", "rows"), [(48, 2, 4), (64, 2, 8), (1, 8, 4), (20_000, 2, 64), (600, 3, 48)]
+)
+def test_every_actor_gets_some_of_a_small_wave_in_whole_batches(count, actors, rows):
+    from genzqa.batch.ray_engine import block_rows
+
+    assert block_rows(count, actors, batch_size=4) == rows
 
 
 def test_an_error_of_the_model_comes_back_as_itself(cluster, photos, scorer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 import genzqa
+from genzqa.service.settings import SERVICE_LIMITS, ServiceSettings
 from serving import PATIENCE, Service, noise, serving
 from videos import encode, quadrants
 
@@ -312,3 +315,10 @@ def _running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_limits_named_in_part_leave_the_others_the_services():
+    settings = ServiceSettings.model_validate({"limits": {"max_pixels": 1000}})
+    assert settings.limits == dataclasses.replace(SERVICE_LIMITS, max_pixels=1000)
+    with pytest.raises(ValidationError):
+        ServiceSettings.model_validate({"limits": {"max_pixel": 1000}})

@@ -108,7 +108,12 @@ def test_scrambled_broadcast():
 
 def test_limits():
     data = encode(grey_frames(5))
-    for limits in (Limits(max_pixels=64 * 48 - 1), Limits(max_side=63), Limits(max_video_bytes=100)):
+    for limits in (
+        Limits(max_pixels=64 * 48 - 1),
+        Limits(max_side=63),
+        Limits(max_video_bytes=100),
+        Limits(max_video_seconds=0.1),
+    ):
         with pytest.raises(InputTooLargeError):
             open_video(data, limits)
     with open_video(data, Limits(max_pixels=64 * 48, max_side=64, max_file_bytes=10)) as video:

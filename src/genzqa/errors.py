@@ -91,7 +91,7 @@ class CorruptInputError(InputError):
 
 
 class InputTooLargeError(InputError):
-    """The input is over a limit (pixels, bytes)."""
+    """The input is over a limit (pixels, bytes, playing time)."""
 
     code = "too_large"
 

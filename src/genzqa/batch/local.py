@@ -57,7 +57,9 @@ class LocalEngine:
         self._photos: Workers[str, Prepared] = Workers(
             processes, photo_decoder, (size, limits), patience=_PHOTO_SECONDS
         )
-        self._videos: Workers[str, dict[str, Any]] = Workers(1, video_scorer, (model, limits, offline))
+        self._videos: Workers[str, dict[str, Any]] = Workers(
+            1, video_scorer, (model, limits, offline), patience=limits.longest_video_work
+        )
 
     def __enter__(self) -> LocalEngine:
         return self

@@ -24,8 +24,10 @@ from genzqa.batch.local import LocalEngine, place_of
 from genzqa.errors import ConfigError, GenzqaError, OutputError
 from genzqa.limits import Limits
 
-WAVE = 20_000  # inputs sent out together
+_SHARE = 5_000  # inputs sent out together for each actor: work of many minutes, since each wave starts its actors anew
+_LARGEST_WAVE = 500_000  # whatever the cluster: this process holds them, some 200 bytes each
 _BLOCK = 64  # inputs that an actor gets at once, and loses when it dies
+_BLOCKS_EACH = 4  # of a small wave for each actor, so that all have work, and about the same, to its end
 _WAVES = 3  # tries to get all of a wave back
 
 
@@ -51,10 +53,12 @@ class RayEngine:
     def __init__(self, model: str, limits: Limits, *, address: str | None, actors: int | None, cores: int,
                  batch_size: int, processes: int, offline: bool = False) -> None:  # fmt: skip
         self._settings = (model, limits, batch_size, processes, offline)
-        self._cores = cores
+        self._cores, self._batch_size = cores, batch_size
         self._started = not ray.is_initialized()
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+            # A cluster of our own works at this process's priority; Ray's default is 15 less, and any other work starves it.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, ValueError) as error:
@@ -79,7 +83,8 @@ class RayEngine:
             GenzqaError: What is not about one input: a damaged model.
         """
         source = iter(items)
-        while wave := list(islice(source, WAVE)):
+        size = min(_LARGEST_WAVE, _SHARE * self._actors)
+        while wave := list(islice(source, size)):
             missing = dict(enumerate(wave))
             for _ in range(_WAVES):
                 for number, record in self._wave(missing):
@@ -94,10 +99,15 @@ class RayEngine:
     def _wave(self, items: dict[int, Item]) -> Iterator[tuple[int, dict[str, Any]]]:
         places = [place_of(item).encode("utf-8", "surrogateescape") for item in items.values()]
         table = pa.table({"number": pa.array(items, pa.int64()), "place": pa.array(places, pa.binary())})
-        blocks = [table.slice(start, _BLOCK) for start in range(0, len(table), _BLOCK)]
+        rows = block_rows(len(table), self._actors, self._batch_size)
+        blocks = [table.slice(start, rows) for start in range(0, len(table), rows)]
+        # All at once, for Ray would start with one and add others when it thinks that they are needed; but one is enough
+        # to go on with, where a node is lost.
+        wanted = min(self._actors, len(blocks))
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=wanted, initial_size=wanted)
         dataset = ray.data.from_arrow(blocks).map_batches(
             _Actor, fn_constructor_args=self._settings, batch_size=None, batch_format="pyarrow", num_cpus=self._cores,
-            concurrency=(1, self._actors),
+            compute=pool,
         )  # fmt: skip
         try:
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
@@ -105,6 +115,12 @@ class RayEngine:
                     yield row["number"], json.loads(row["record"])
         except ray.exceptions.RayError as error:
             raise _cause(error) from error
+
+
+def block_rows(count: int, actors: int, batch_size: int) -> int:
+    """How many of ``count`` inputs an actor gets at once: whole batches, and in a small wave some for every actor."""
+    fair = -(-count // (actors * _BLOCKS_EACH))
+    return max(1, min(_BLOCK, fair) // batch_size) * batch_size
 
 
 def _named(item: Item, record: dict[str, Any]) -> dict[str, Any]:

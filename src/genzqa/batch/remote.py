@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from genzqa.media.video_sniff import HEAD_BYTES, is_video_file
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _CHUNK = 1 << 22
+_MAGIC = re.compile(r"[*?[]")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # of this package, by the beginning of an address
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "modified")  # as file systems of fsspec call it
 
 
@@ -37,15 +40,14 @@ def list_remote(source: str, suffixes: Sequence[str], give_up: Callable[[str, OS
     Raises:
         ConfigError: If fsspec has no file system for it.
     """
-    files, path = _open(source)
     try:
-        if any(sign in path for sign in "*?["):
-            found = files.glob(path, detail=True)
-            for name in sorted(found):
-                if found[name]["type"] != "directory" and not _base(name).startswith("."):
-                    yield _item(files, found[name])
+        files, path = _open(source)
+        if _MAGIC.search(path):
+            parts = path.split("/")
+            first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+            yield from _matching(files, "/".join(parts[:first]), parts[first:], tuple(suffixes))
             return
-        facts = files.info(path)
+        facts = _asked(files.info, path)
         if facts["type"] != "directory":
             yield _item(files, facts)
             return
@@ -58,9 +60,9 @@ def list_remote(source: str, suffixes: Sequence[str], give_up: Callable[[str, OS
 
 def stat_remote(address: str) -> Item:
     """Size and time of one object; one that cannot be asked has neither, and reading it says why."""
-    files, path = _open(address)
     try:
-        facts = files.info(path)
+        files, path = _open(address)
+        facts = _asked(files.info, path)
     except OSError:
         return Item(address)
     return Item(address, facts.get("size"), _modified(facts))
@@ -76,17 +78,17 @@ def fetched(address: str, limits: Limits) -> Iterator[str | bytes]:
     """
     try:
         files, path = _open(address)
-        with files.open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
+        with _asked(files.open, path, "rb") as file:
+            head = _asked(file.read, HEAD_BYTES)
             if not is_video_file(head):
-                data = head + file.read(limits.max_file_bytes + 1 - len(head))
+                data = head + _asked(file.read, limits.max_file_bytes + 1 - len(head))
                 check_bytes(len(data), limits)
                 yield data
                 return
             with tempfile.NamedTemporaryFile(prefix="genzqa-", suffix=Path(path).suffix) as copy:
                 copy.write(head)
                 taken = len(head)
-                while taken <= limits.max_video_bytes and (part := file.read(_CHUNK)):
+                while taken <= limits.max_video_bytes and (part := _asked(file.read, _CHUNK)):
                     taken += copy.write(part)
                 copy.flush()
                 yield copy.name
@@ -103,8 +105,8 @@ def sha256_of(item: Item) -> str | None:
     try:
         if is_url(item.input):
             files, path = _open(item.input)
-            with files.open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            with _asked(files.open, path, "rb") as file:
+                return str(_asked(hashlib.file_digest, file, "sha256").hexdigest())
         if item.size is None or not Path(item.input).is_file():
             return None
         with Path(item.input).open("rb") as file:
@@ -117,22 +119,68 @@ def _open(address: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        files, path = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"cannot be opened: {error}", subject=address,
-                          hint="install fsspec's file system for it, such as s3fs or gcsfs") from error  # fmt: skip
-    return files, path
+        # Without fsspec's cache of listings: it would hold every name there is, and a second look would not see changes.
+        files, path = _asked(fsspec.core.url_to_fs, address, use_listings_cache=False)
+    except OSError as error:
+        if not isinstance(error.__cause__, ImportError | ValueError):
+            raise
+        extra = _EXTRAS.get(address.partition("://")[0].lower())
+        hint = f'install it with: pip install "genzqa[{extra}]"' if extra else "install fsspec's file system for it"
+        raise ConfigError(f"cannot be opened: {error.__cause__}", subject=address, hint=hint) from error
+    return files, str(path)
+
+
+def _asked(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a file system of fsspec answers. Clients of object stores raise what they like when there are no credentials,
+    say, or no server; that is an `OSError` to us.
+    """
+    try:
+        return call(*arguments, **options)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _below(files: Any, folder: str, suffixes: tuple[str, ...]) -> Iterator[Item]:
-    for facts in sorted(files.ls(folder, detail=True), key=lambda facts: str(facts["name"])):
+    for facts in _children(files, folder):
         name = str(facts["name"])
-        if name.rstrip("/") == folder.rstrip("/") or _base(name).startswith("."):
+        if _base(name).startswith("."):
             continue
         if facts["type"] == "directory":
             yield from _below(files, name, suffixes)
         elif name.lower().endswith(suffixes):
             yield _item(files, facts)
+
+
+def _matching(files: Any, folder: str, parts: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[Item]:
+    """Objects below ``folder`` that match one part of a pattern each, as `Listing` does it with local files: ``**`` is any
+    number of folders, and a folder that matches is searched to the bottom.
+    """
+    first, rest = parts[0], parts[1:]
+    if first == "**" and rest:
+        yield from _matching(files, folder, rest, suffixes)
+    for facts in _children(files, folder):
+        name, is_folder = str(facts["name"]), facts["type"] == "directory"
+        if _base(name).startswith(".") and not first.startswith("."):
+            continue
+        if first == "**" and is_folder:
+            yield from _matching(files, name, parts, suffixes)
+        elif fnmatch.fnmatchcase(_base(name), first):
+            if is_folder:
+                yield from _matching(files, name, rest, suffixes) if rest else _below(files, name, suffixes)
+            elif not rest:
+                yield _item(files, facts)
+
+
+def _children(files: Any, folder: str) -> list[dict[str, Any]]:
+    """What is in a folder, by name; without the empty object that some stores have in its place."""
+    found = _asked(files.ls, folder, detail=True)
+    return sorted((facts for facts in found if str(facts["name"]).rstrip("/") != folder.rstrip("/")), key=_name)
+
+
+def _name(facts: dict[str, Any]) -> str:
+    return str(facts["name"])
 
 
 def _base(name: str) -> str:

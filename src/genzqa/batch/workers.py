@@ -116,7 +116,9 @@ def _crashed(how: str) -> InputError:
 
 
 def _too_slow(seconds: float | None) -> InputError:
-    return InputTimeoutError(f"decoding took longer than {seconds or 0:g} seconds", hint="try again, or leave it out")
+    return InputTimeoutError(
+        f"its process took longer than {seconds or 0:g} seconds", hint="try again, or leave it out"
+    )
 
 
 class _Child:

@@ -23,7 +23,7 @@ from genzqa.errors import CorruptInputError, UnsupportedFormatError
 from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.colour import Pixels
 from genzqa.media.video_colour import Painter, Turn, colour_of, turn_of
-from genzqa.media.video_file import AGAIN, Media, check_frame_size, open_media, video_errors
+from genzqa.media.video_file import AGAIN, Media, check_frame_size, check_playing_time, open_media, video_errors
 from genzqa.media.video_frames import EPSILON, FrameReader, Tally, TimedFrame
 from genzqa.media.video_length import Length, measure, tolerance
 from genzqa.media.video_light import Transfer
@@ -393,7 +393,7 @@ def open_video(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_
         InputUnreadableError: A directory, no regular file, no permission, or an I/O error.
         UnsupportedFormatError: No video container, no video in it, no decoder for it, or encrypted.
         CorruptInputError: Empty, or nothing can be decoded.
-        InputTooLargeError: Over `Limits.max_video_bytes`, `max_pixels` or `max_side`.
+        InputTooLargeError: Over `Limits.max_video_bytes`, `max_video_seconds`, `max_pixels` or `max_side`.
         InputTimeoutError: Over `Limits.max_video_seconds_wall`.
     """
     name = "<bytes>" if isinstance(source, bytes) else os.fsdecode(source)
@@ -401,6 +401,7 @@ def open_video(source: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_
         media = open_media(source, limits)
         try:
             length = measure(media)
+            check_playing_time(length.readable, limits)
             media.clock.allow(length.readable)
             media.reopen()
             reader = VideoReader(name, media, length)

@@ -26,7 +26,7 @@ from genzqa.errors import (
     InputTooLargeError,
     UnsupportedFormatError,
 )
-from genzqa.limits import MEGAPIXEL, Limits
+from genzqa.limits import MEGAPIXEL, MOST_PLAYING_TIME, Limits
 from genzqa.media.files import regular_file, unreadable
 from genzqa.media.video_sniff import HEAD_BYTES, SUPPORTED, is_scrambled, sniff_video
 
@@ -34,10 +34,6 @@ AGAIN = "copy or download it again"
 
 _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file is given up."""
-
-
-_MOST_PLAYING_TIME = 3600.0
-"""Seconds of playing time that are allowed for at most, since a file can say anything about it."""
 
 
 class Clock:
@@ -49,7 +45,7 @@ class Clock:
 
     def allow(self, playing_time: float) -> None:
         """Add the seconds that a sound video may take: a film with a long timeline is decoded from end to end."""
-        self.limit += min(playing_time, _MOST_PLAYING_TIME)
+        self.limit += min(playing_time, MOST_PLAYING_TIME)
 
     def start(self) -> None:
         """Count from now on."""
@@ -241,6 +237,19 @@ def _check_bytes(count: int, limits: Limits) -> None:
     if count > limits.max_video_bytes:
         raise InputTooLargeError(
             f"{count:,} bytes are over the limit of {limits.max_video_bytes:,}", hint="raise Limits.max_video_bytes"
+        )
+
+
+def check_playing_time(seconds: float, limits: Limits) -> None:
+    """Refuse a video that is longer than the limit.
+
+    Raises:
+        InputTooLargeError: Over `Limits.max_video_seconds`.
+    """
+    if seconds > limits.max_video_seconds:
+        raise InputTooLargeError(
+            f"{seconds:,.0f} seconds of video are over the limit of {limits.max_video_seconds:,g}",
+            hint="cut it, or raise Limits.max_video_seconds",
         )
 
 
