@@ -28,6 +28,7 @@ from machine import machine
 
 CONTESTANTS = Path(__file__).parent / "contestants.py"
 SIDES = {"sd21": 512, "mini": 448}
+UNSTEADY = 1.1  # between the ceilings before and after
 LOADING = 300.0  # seconds a configuration may take besides scoring
 PACKAGES = ("genzqa", "torch", "diffusers", "transformers", "peft", "openvino", "onnxruntime")
 HEADER = (f"{'side':>5}{'steps':>6}{'batch':>6}  {'contestant':<22}{'s':>9}{'photos/s':>10}{'MiB':>8}{'TFLOP':>8}{'TFLOP/s':>9}"
@@ -43,7 +44,10 @@ def main() -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)  # before anything is measured
     with tempfile.TemporaryDirectory(prefix="genzqa-benchmark-") as scratch:
-        Run(options, Path(scratch)).all()
+        try:
+            Run(options, Path(scratch)).all()
+        except UnfinishedError as error:  # what everything else needs: the base, the clip, the ceiling
+            raise SystemExit(f"nothing can be measured: {error}") from None
 
 
 def read_options() -> argparse.Namespace:
@@ -88,7 +92,7 @@ def measure(name: str, timeout: float, **request: Any) -> dict[str, Any]:
     """What a process of its own measured.
 
     Raises:
-        UnfinishedError: Its time was over, or it failed; then its own words are on stderr.
+        UnfinishedError: Its time was over, or it failed, having said why on stderr.
     """
     command = [sys.executable, str(CONTESTANTS), json.dumps({"measure": name, **request})]
     try:
@@ -145,6 +149,11 @@ class Run:
             self._videos()
         self._ceilings()
         self._write()
+        for precision, rates in self.ceilings.items():
+            if max(rates) > UNSTEADY * min(rates):
+                print(
+                    f"the {precision} ceiling moved: something else was running; shares in the file are of the higher one"
+                )
 
     def _adapter(self) -> Path:
         if self.options.size == "sd21":
@@ -251,7 +260,11 @@ class Run:
         adapter = self._variant(self.options.side[0], self.options.timesteps[0])
         for backend, precision, frames in self._video_configurations():
             request = {"adapter": adapter, "device": self.options.device, "backend": backend, "precision": precision}
-            one = measure("video", self.options.budget + LOADING, path=path, frames=frames, **request)
+            try:
+                one = measure("video", self.options.budget + LOADING, path=path, frames=frames, **request)
+            except UnfinishedError as error:
+                print(f"a clip of 8 s by {frames} frames, {backend} {precision}: {error}", flush=True)
+                continue
             seconds = statistics.median(one.pop("seconds"))
             self.videos.append(request | {"frames": frames, "seconds": seconds, "adapter": self.options.size} | one)
             print(
@@ -267,6 +280,9 @@ class Run:
 
     def _write(self) -> None:
         """After every group, so that a run that is stopped leaves what it has."""
+        for row in self.photos:
+            if "tflops" in row:  # of the ceilings known by now
+                row["of_ceiling"] = row["tflops"] * 1e12 / max(self.ceilings[row["precision"]])
         if self.options.out:
             asked = {name: value for name, value in vars(self.options).items() if name not in ("out", "folder")}
             record = {"machine": self.machine, "asked": asked, "photos": self.photos, "videos": self.videos,
