@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from machine import machine, peak_mib
 
 SHORT_SECONDS, LONG_SECONDS = 8, 600
 SEQUENCE_SECONDS = 20  # encoded once and repeated
 GROWTH_MINUTES = (1, 2, 4, 8)
-MEBIBYTE = 1 << 20
 TARGETS = {  # seconds, MiB
     "8 s, 960x540": (6.0, None),
     "10 min, 1920x1080": (20.0, 2048),
@@ -58,7 +55,7 @@ def main() -> None:
 
 def run(folder: Path, options: argparse.Namespace) -> None:
     """All measurements, one after another."""
-    surroundings = machine()
+    surroundings = machine("torch", "av", "genzqa")
     own_process("--make", folder)
     plan = [("8 s, 960x540", "short.mp4", options.repeat), ("10 min, 1920x1080", "long.mp4", options.repeat)]
     plan += [(f"{minutes} min, 1920x1080", f"minutes-{minutes}.mp4", 1) for minutes in GROWTH_MINUTES]
@@ -119,12 +116,6 @@ def measure(path: Path, model: str) -> dict[str, Any]:
     }
 
 
-def peak_mib() -> float:
-    """The most memory this process has held."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
-
-
 def summary(name: str, path: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of the times, the most of the memory, and what all runs share."""
     seconds, memory = TARGETS.get(name, (None, None))
@@ -158,31 +149,6 @@ def print_row(one: dict[str, Any], *, header: bool) -> None:
                (one["peak_mib"], "10.0f"), (one["frames_sampled"], "9"), (one["frames_decoded"], "9"),
                (one["frames_declared"], "7"))  # fmt: skip
     print(f"{one['name']:<20}", *(format(value, form) for value, form in columns), f"  {verdict}", sep="", flush=True)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu_model(),
-        "cores": cores,
-        "load_before": os.getloadavg()[0],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "av": version("av"),
-        "genzqa": version("genzqa"),
-    }
-
-
-def cpu_model() -> str:
-    """As the system names it."""
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":
