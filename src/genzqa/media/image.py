@@ -19,6 +19,7 @@ from genzqa.errors import CorruptInputError, InputError, InputTooLargeError, Uns
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
 from genzqa.media.arrays import array_to_hwc, hwc_to_pixels, tensor_to_hwc
 from genzqa.media.colour import to_pixels
+from genzqa.media.deep_tiff import deep_page, read_deep_page
 from genzqa.media.files import check_bytes, read_photo_file
 from genzqa.media.pillow import frames_note, open_image, orientation, pillow_errors, raw_modes
 from genzqa.media.pixels import Pixels
@@ -147,6 +148,10 @@ def _decode_bytes(data: bytes, limits: Limits) -> tuple[str, Pixels, list[Note]]
             _check_size(*size, limits)
         if image_format == "png":
             check_png(data)
+        if image_format == "tiff" and (page := deep_page(data)) is not None:
+            _check_size(page.width, page.height, limits)
+            pixels, notes = read_deep_page(data, page)
+            return image_format, _upright(pixels, notes, page.orientation, None), notes
         with open_image(data, image_format) as image:
             _check_size(*image.size, limits)
             packing = raw_modes(image)
