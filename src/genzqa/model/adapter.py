@@ -32,7 +32,10 @@ VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
 
 @dataclass(frozen=True)
 class LoadedScorer:
-    """A model ready to score, with what identifies it in results; ``video`` shares its image part."""
+    """A model ready to score, with what identifies it in results; ``video`` shares its image part.
+
+    ``motion_sha256`` is the digest of the motion network's own file; None where it is in the adapter, or not loaded yet.
+    """
 
     model: GenzIQA
     video: GenzVQA | None
@@ -41,6 +44,7 @@ class LoadedScorer:
     name: str
     weights_sha256: str
     base_sha256: str
+    motion_sha256: str | None = None
 
 
 def load_scorer(name: str, *, offline: bool = False, trainable: bool = True) -> LoadedScorer:

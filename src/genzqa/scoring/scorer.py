@@ -140,8 +140,8 @@ class Scorer:
         provenance = self.provenance
         if self.config.video is not None:
             if self._loaded.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
-                motion = load_motion(self.config.video.motion, offline=self._offline)
-                self._loaded = dataclasses.replace(self._loaded, motion=motion)
+                motion, digest = load_motion(self.config.video.motion, offline=self._offline)
+                self._loaded = dataclasses.replace(self._loaded, motion=motion, motion_sha256=digest)
             provenance = dataclasses.replace(provenance, timesteps=scoring_timesteps(self.config.video.timesteps))
         with open_video(film.source, self.limits) as reader:
             result = score_video(self._loaded, self._calibration, provenance, reader, options, progress)
