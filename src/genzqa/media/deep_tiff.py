@@ -207,7 +207,7 @@ def _parts(samples: Samples, page: DeepPage) -> Iterator[tuple[slice, Samples, n
 
 def _segments(data: bytes, page: DeepPage) -> Iterator[tuple[slice, slice, slice, Samples]]:
     """Every strip or tile ``(rows, columns, channels)``, and the part of the picture that it begins in its corner."""
-    high, wide = page.segment
+    view, (high, wide) = memoryview(data), page.segment  # a strip may be all of the file
     places = [
         (plane, top, left)
         for plane in range(page.planes)
@@ -219,10 +219,10 @@ def _segments(data: bytes, page: DeepPage) -> Iterator[tuple[slice, slice, slice
         channels = slice(0, page.channels) if page.planes == 1 else slice(plane, plane + 1)
         # The last strip is cut where the picture ends; a tile never is.
         shape = (high if page.tiled else rows.stop - rows.start, wide, channels.stop - channels.start)
-        yield rows, columns, channels, _segment(data[offset : offset + count], shape, page)
+        yield rows, columns, channels, _segment(view[offset : offset + count], shape, page)
 
 
-def _segment(stored: bytes, shape: tuple[int, int, int], page: DeepPage) -> Samples:
+def _segment(stored: memoryview, shape: tuple[int, int, int], page: DeepPage) -> Samples:
     rows, columns, channels = shape
     row_bytes = columns * channels * page.dtype.itemsize
     plain = stored if page.compression == _PLAIN else _decompressed(stored, rows, row_bytes, page.compression)
@@ -243,7 +243,7 @@ def _segment(stored: bytes, shape: tuple[int, int, int], page: DeepPage) -> Samp
     return values.view(page.dtype).reshape(shape)
 
 
-def _decompressed(stored: bytes, rows: int, row_bytes: int, compression: int) -> bytes:
+def _decompressed(stored: memoryview, rows: int, row_bytes: int, compression: int) -> bytes:
     """The bytes of a strip or tile, read by libtiff as if they were a grey picture of 8 bits of their own."""
     tags = {_WIDTH: row_bytes, _HEIGHT: rows, _BITS: 8, _COMPRESSION: compression, _PHOTOMETRIC: 1, _STRIP_OFFSETS: 0,
             _SAMPLES_PER_PIXEL: 1, _ROWS_PER_STRIP: rows, _STRIP_COUNTS: len(stored)}  # fmt: skip
