@@ -185,6 +185,21 @@ def test_small_parts_are_joined_and_large_ones_bounded(run, monkeypatch):
     assert manifest["model"]["weights_sha256"] == rows(Path("scores"))["photos/000.png"]["weights_sha256"]
 
 
+def test_parts_of_an_earlier_release_are_joined(run):
+    """They lack columns that came later."""
+    run(album(Path("photos"), 4))
+    (old,) = Path("scores").glob("*.parquet")
+    facts = {key: value for key, value in pq.read_metadata(old).metadata.items() if key != b"ARROW:schema"}
+    table = pq.read_table(old).drop_columns(["motion", "motion_sha256"])
+    pq.write_table(table.replace_schema_metadata(facts), old)
+    before = scores(Path("scores"))
+    shutil.copy("photos/000.png", "photos/more.png")
+    assert run("photos").scored == 1
+    assert {name: score for name, score in scores(Path("scores")).items() if name in before} == before
+    (joined,) = Path("scores").glob("*.parquet")
+    assert pq.read_schema(joined).names == SCHEMA.names
+
+
 def test_killed_between_writing_anew_and_removing_the_old(run, monkeypatch):
     run(album(Path("photos"), 6))
     wanted = scores(Path("scores"))

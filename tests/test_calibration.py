@@ -42,6 +42,18 @@ def test_coverage_on_new_photos(calibration: Calibration) -> None:
     assert (bounds[:, 1] - bounds[:, 0]).mean() < 55  # an interval of everything would cover too
 
 
+def test_coverage_over_many_fits() -> None:
+    """One fit covers more or less than 95 % by chance; the mean over calibration sets is what conformal prediction promises."""
+    rng, covered = np.random.default_rng(8), []
+    for _ in range(40):
+        mos = np.clip(rng.normal(55, 15, 1200), 2, 98)
+        raw = mos + rng.standard_t(3, 1200) * (3 + np.abs(mos - 50) / 10)
+        fitted = fit_calibration(raw[:200], mos[:200], source="drawn")
+        bounds = np.array([calibrate(value, fitted)[1] for value in raw[200:]])
+        covered.append(np.mean((bounds[:, 0] <= mos[200:]) & (mos[200:] <= bounds[:, 1])))
+    assert 0.945 <= np.mean(covered) <= 0.97
+
+
 def test_calibrated_scores_are_unbiased(calibration: Calibration) -> None:
     raw, mos = panel(4000, 3)
     scores = np.array([calibrate(value, calibration)[0] for value in raw])

@@ -208,7 +208,7 @@ def test_float_tiff():
 
 def test_tiff_layouts_pillow_cannot_read_are_called_unsupported():
     with pytest.raises(UnsupportedFormatError, match="pixel mode"):
-        decode_image(tiff(np.zeros((2, 2, 3), dtype=np.float32), 2, sample_format=3))
+        decode_image(tiff(np.zeros((2, 2, 3), dtype=np.uint32), 2))
     with pytest.raises(UnsupportedFormatError):
         decode_image(tiff(np.zeros((2, 2), dtype=np.uint8), 1, extra={259: ("H", [34887])}))
     with pytest.raises(UnsupportedFormatError, match="preview"):

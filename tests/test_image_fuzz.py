@@ -1,7 +1,10 @@
 """Mutated files: each outcome is a sound photo or one of our input errors."""
 
+import io
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from genzqa.errors import InputError
@@ -34,6 +37,20 @@ def seeds():
     yield "tiff-jpeg", encode(rgb, "TIFF", compression="jpeg")
     yield "tiff-float", encode(Image.fromarray(np.linspace(0, 1, 99, dtype=np.float32).reshape(9, 11)), "TIFF")
     yield "tiff-planes", tiff(np.arange(270, dtype=np.uint16).reshape(9, 10, 3), 2, planar=2)
+    floats = np.linspace(0, 1, 270, dtype=np.float32).reshape(9, 10, 3)
+    yield "tiff-float-colour", tiff(floats, 2, sample_format=3, planar=2)
+    yield "tiff-float-deflate", written(floats.astype(np.float16), compression="zlib", tile=(16, 16))
+    alpha = {"photometric": "minisblack", "extrasamples": ["assocalpha"]}
+    yield (
+        "tiff-grey-alpha",
+        written(np.arange(180, dtype=np.uint16).reshape(9, 10, 2), compression="zlib", predictor=2, **alpha),
+    )
+
+
+def written(samples, photometric="rgb", **options):
+    out = io.BytesIO()
+    tifffile.imwrite(out, samples, photometric=photometric, metadata=None, **options)
+    return out.getvalue()
 
 
 def mutate(data, rng):

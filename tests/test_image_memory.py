@@ -10,8 +10,9 @@ from PIL import Image
 
 from genzqa.errors import CorruptInputError, InputTooLargeError, UnsupportedFormatError
 from genzqa.limits import Limits
+from genzqa.media import pixels
 from genzqa.media.image import decode_image
-from image_builders import blocks, gradient_image
+from image_builders import blocks, cmyk_profile, gradient_image, grey_profile, rgb_profile
 
 DEEP = np.random.default_rng(3).integers(0, 65536, (5, 7, 3)).astype(np.uint16)
 
@@ -168,8 +169,33 @@ def test_the_callers_pillow_image_is_not_changed(mode):
     assert before == after
     assert (first.height, first.width) == image.size
     np.testing.assert_array_equal(first.pixels, second.pixels)
-    first.pixels[:] = 0
+    assert first.pixels.flags.writeable == (mode != "I;16")
+    if mode != "I;16":
+        first.pixels[:] = 0
     assert image.tobytes() == before[3]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+@pytest.mark.parametrize("value", [1, 6])
+def test_rows_converted_together_do_not_matter(monkeypatch, mode, value):
+    if mode in ("I;16", "I", "F"):
+        # Wide ranges whose ends lie in different strips.
+        image = Image.fromarray(
+            (DEEP[..., 0].astype(np.float64) * 0.9).astype({"I;16": "u2", "I": "i4", "F": "f4"}[mode])
+        )
+    else:
+        image = gradient_image("RGB").convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putpixel((3, 20), (*image.getpixel((3, 20))[:-1], 0))
+    image.info["icc_profile"] = {"RGB": rgb_profile("grb"), "CMYK": cmyk_profile(), "L": grey_profile(1.0)}.get(mode)
+    image.getexif()[274] = value
+    whole = decode_image(image)
+    monkeypatch.setattr(pixels, "STRIP_PIXELS", 3 * image.width)
+    parts = decode_image(image)
+    np.testing.assert_array_equal(parts.pixels, whole.pixels)
+    assert parts.notes == whole.notes
+    assert {note.code for note in whole.notes} & {"alpha_over_grey", "icc_converted", "sixteen_bit", "integer_range_scaled",
+                                                  "float_range_scaled"} or mode in ("1", "P")  # fmt: skip
 
 
 def test_closed_pillow_image():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,13 @@ def test_a_local_checkpoint_is_converted_checked_and_loaded(cache: Path, checkpo
     assert stored.is_relative_to(cache)
     assert len(digest) == 64
     assert all(check.ok for check in verify("slowfast-r50"))
-    network = motion_weights.load_motion("slowfast-r50", offline=True)
+    network, of_weights = motion_weights.load_motion("slowfast-r50", offline=True)
+    assert of_weights == hashlib.sha256(stored.read_bytes()).hexdigest()
     wanted = torch.load(checkpoint, weights_only=True)["model_state"]
     for name, value in network.state_dict().items():
         assert torch.equal(value, wanted[name])
     assert not network.training
-    assert motion_weights.load_motion(f"file:{stored}").config == network.config
+    assert motion_weights.load_motion(f"file:{stored}")[0].config == network.config
 
     stored.write_bytes(stored.read_bytes()[:-8] + bytes(8))
     assert not all(check.ok for check in verify("slowfast-r50"))
@@ -72,7 +74,7 @@ def test_what_is_no_checkpoint_is_refused(cache: Path, tmp_path: Path, content: 
 
 def test_a_download_is_converted_and_leaves_no_temporary_file(cache: Path, checkpoint: Path, monkeypatch) -> None:
     monkeypatch.setattr(motion_weights.urllib.request, "urlopen", lambda url, timeout: checkpoint.open("rb"))
-    network = motion_weights.load_motion("slowfast-r50")
+    network, _ = motion_weights.load_motion("slowfast-r50")
     assert isinstance(network, genzqa.SlowFast)
     assert [file.name for file in (cache / "motion").iterdir()] == ["slowfast-r50.safetensors"]
 

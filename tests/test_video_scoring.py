@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import genzqa
 from genzqa.cli import app
+from genzqa.model.adapter import save_adapter
+from genzqa.model.config import VideoConfig, read_config
+from genzqa.model.genzvqa import GenzVQA
 from genzqa.text import clock_time
 from videos import encode
 
@@ -100,6 +105,35 @@ def test_motion_modulates_the_score(modulated: genzqa.Scorer, clips) -> None:
     assert still.gamma != pan.gamma
     assert "frames_only" not in {note.code for note in pan.notes}
     assert "photo_calibration" in {note.code for note in pan.notes}  # no video stood behind the interval
+
+
+def test_records_name_the_motion_network(
+    frames_only, modulated, small_scorer, clips, validator, tmp_path: Path
+) -> None:
+    weights = tmp_path / "motion.safetensors"
+    save_file(genzqa.SlowFast().state_dict(), weights)
+    video = VideoConfig(frames=1, timesteps=1, motion=f"file:{weights}", motion_size=32)
+    image = genzqa.GenzIQA.from_pretrained(f"local-dir:{small_scorer}")
+    modulator = GenzVQA(image, video).modulator.state_dict()
+    config = read_config(small_scorer / "config.json").model_copy(update={"video": video})
+    base = (small_scorer / config.base.removeprefix("local-dir:")).resolve()
+    tensors = load_file(small_scorer / "adapter.safetensors") | {
+        f"tqm.{name}": value for name, value in modulator.items()
+    }
+    save_adapter(tmp_path / "adapter", tensors, config.model_copy(update={"base": f"local-dir:{base}"}))
+    apart = genzqa.load(f"local-dir:{tmp_path / 'adapter'}")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for scorer, wanted in (
+        (frames_only, (None, None)),
+        (modulated, ("in the adapter", None)),
+        (apart, (video.motion, digest)),
+    ):
+        record = json.loads(json.dumps(scorer.score(clips["pan"]).to_dict()))
+        assert (record["motion"], record["motion_sha256"]) == wanted
+        validator.validate(record)
+        del record["motion"], record["motion_sha256"]
+        validator.validate(record)  # as records were before
+    assert "motion" not in apart.score(scene(0)).to_dict()
 
 
 def test_the_same_video_gets_the_same_score(modulated: genzqa.Scorer, clips) -> None:

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from genzqa.notes import Note
 from genzqa.result import SCHEMA, Grade, Provenance, provenance_record
 
+IN_ADAPTER = "in the adapter"
+"""In the place of a motion network's name."""
+
 
 @dataclass(frozen=True)
 class FrameScore:
@@ -73,6 +76,8 @@ class VideoResult:
         notes: What a user should know about this video and this score.
         seconds: Time spent on it, decoding included.
         worst_frames: The worst frames with their maps, when asked for.
+        motion: Name of the motion network; `IN_ADAPTER` where it is part of the adapter; None without a temporal part.
+        motion_sha256: Digest of its weights file; None where they are in the adapter, whose digest is in ``provenance``.
     """
 
     input: str
@@ -95,6 +100,8 @@ class VideoResult:
     notes: tuple[Note, ...]
     seconds: float
     worst_frames: tuple[WorstFrame, ...] = ()
+    motion: str | None = None
+    motion_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON record; pictures are not part of it."""
@@ -109,6 +116,8 @@ class VideoResult:
             "grade": self.grade,
             "percentile": round(self.percentile, 2),
             **provenance_record(self.provenance),
+            "motion": self.motion,
+            "motion_sha256": self.motion_sha256,
             "width": self.width,
             "height": self.height,
             "duration": round(self.duration, 4),

@@ -62,6 +62,8 @@ SCHEMA = pa.schema(
         pa.field("timesteps", pa.list_(pa.int32()), nullable=False),
         pa.field("seed", _INT, nullable=False),
         pa.field("version", _TEXT, nullable=False),
+        ("motion", _TEXT),
+        ("motion_sha256", _TEXT),
         ("size", _INT),
         ("modified", pa.timestamp("ns", "UTC")),
         ("sha256", _TEXT),
@@ -71,7 +73,7 @@ SCHEMA = pa.schema(
 ``sha256`` (of the content, with ``--hash`` alone) are those of the file when it was listed, null where unknown."""
 
 IDENTITY = ("size", "modified", "sha256")
-_VIDEO_ONLY = ("duration", "frame_rate", "frames", "worst", "gamma", "counts", "stream")
+_VIDEO_ONLY = ("duration", "frame_rate", "frames", "worst", "gamma", "counts", "stream", "motion", "motion_sha256")
 _SCORED_ONLY = ("score", "raw", "grade", "percentile", "width", "height", "notes", "seconds")
 
 
@@ -94,6 +96,13 @@ def record_of(row: dict[str, Any]) -> dict[str, Any]:
         return record
     record.pop("error", None)
     return {**record, "interval": [row["interval_low"], row["interval_high"]]}
+
+
+def completed(batch: pa.RecordBatch) -> pa.Table:
+    """Rows of `SCHEMA` from stored ones; what an earlier release did not record is null."""
+    columns = [batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+               for field in SCHEMA]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:

@@ -28,7 +28,7 @@ from genzqa.batch.parts import (
     sync_folder,
     write_part,
 )
-from genzqa.batch.records import IDENTITY, SCHEMA, table_of
+from genzqa.batch.records import IDENTITY, completed, table_of
 from genzqa.errors import ConfigError, DataError, OutputError
 from genzqa.files import unwritable, write_atomically
 from genzqa.result import SCHEMA as RECORDS
@@ -156,7 +156,7 @@ class Store:
             self._next += 1
             try:
                 while batch is not None and writer.rows < PART_ROWS:
-                    writer.add(pa.Table.from_batches([batch], SCHEMA))
+                    writer.add(completed(batch))
                     batch = next(batches, None)
                 made.append(writer.finish())
             except BaseException:

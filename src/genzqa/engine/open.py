@@ -34,6 +34,7 @@ class OpenModel:
         frames: Gives the engine that reads frames of videos: the same, or one with a video's timesteps.
         blocks: Its cross-attention layers.
         modulator, motion: Of its temporal part, if it has one in its own files.
+        motion_sha256: Of a motion network that has a file of its own.
         drawing: The network itself, for quality maps; None if only its graph is here.
     """
 
@@ -46,6 +47,7 @@ class OpenModel:
     frames: Callable[[], Engine]
     modulator: TemporalQualityModulator | None = None
     motion: SlowFast | None = None
+    motion_sha256: str | None = None
     drawing: GenzIQA | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from genzqa.errors import CorruptInputError, UnsupportedFormatError
-from genzqa.media.colour import ALPHA_NOTE, GREY, Pixels, to_pixels
+from genzqa.media.colour import to_pixels
+from genzqa.media.pixels import ALPHA_NOTE, GREY, Pixels
 from genzqa.notes import Note
 
 if TYPE_CHECKING:

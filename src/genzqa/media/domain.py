@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from genzqa.media.pixels import Pixels
 from genzqa.notes import Note
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 TRAINING_SIDE = 512

@@ -18,9 +18,11 @@ from PIL import Image
 from genzqa.errors import CorruptInputError, InputError, InputTooLargeError, UnsupportedFormatError
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
 from genzqa.media.arrays import array_to_hwc, hwc_to_pixels, tensor_to_hwc
-from genzqa.media.colour import Pixels, to_pixels
+from genzqa.media.colour import to_pixels
+from genzqa.media.deep_tiff import deep_page, read_deep_page
 from genzqa.media.files import check_bytes, read_photo_file
 from genzqa.media.pillow import frames_note, open_image, orientation, pillow_errors, raw_modes
+from genzqa.media.pixels import Pixels
 from genzqa.media.sniff import HEAD_BYTES, check_png, declared_size, sniff
 from genzqa.notes import Note
 
@@ -54,8 +56,8 @@ class Photo:
     """One decoded photo.
 
     Attributes:
-        pixels: ``(H, W, 3)``, sRGB-encoded, contiguous and owned: uint8 in 0..255 for sources of 8 bits, float32 in
-            0..1 for deeper ones. Never NaN.
+        pixels: ``(H, W, 3)``, sRGB-encoded, sharing no memory with the source: contiguous uint8 in 0..255 for sources of
+            8 bits, float32 in 0..1 for deeper ones, never NaN. Deep grey is one plane seen three times, read-only.
         name: The path as given, or ``"<bytes>"``, ``"<PIL image>"``, ``"<array>"``, ``"<tensor>"``.
         format: ``"jpeg"``, ``"png"``, ``"webp"``, ``"avif"``, ``"tiff"``, ``"bmp"``, ``"gif"``, or ``"memory"``.
         width: Columns, after the EXIF orientation was applied.
@@ -146,6 +148,10 @@ def _decode_bytes(data: bytes, limits: Limits) -> tuple[str, Pixels, list[Note]]
             _check_size(*size, limits)
         if image_format == "png":
             check_png(data)
+        if image_format == "tiff" and (page := deep_page(data)) is not None:
+            _check_size(page.width, page.height, limits)
+            pixels, notes = read_deep_page(data, page)
+            return image_format, _upright(pixels, notes, page.orientation, None), notes
         with open_image(data, image_format) as image:
             _check_size(*image.size, limits)
             packing = raw_modes(image)
@@ -153,7 +159,10 @@ def _decode_bytes(data: bytes, limits: Limits) -> tuple[str, Pixels, list[Note]]
             # Pillow turns a TIFF upright while loading and then forgets that it did.
             turned = image_format == "tiff" and orientation(image)[0] != 1
             image.load()
-            pixels, notes = _upright(image, packing, turned=turned)
+            pixels, notes = to_pixels(image, packing)
+            upright = orientation(image)
+    # Outside, where Pillow's own pixels are gone.
+    pixels = _upright(pixels, notes, *upright, turned=turned)
     return image_format, pixels, [several, *notes] if several else notes
 
 
@@ -162,12 +171,11 @@ def _decode_pillow(image: Image.Image, limits: Limits) -> tuple[Pixels, list[Not
     with pillow_errors():
         packing = raw_modes(image)
         image.load()
-        return _upright(image, packing)
+        pixels, notes = to_pixels(image, packing)
+        return _upright(pixels, notes, *orientation(image)), notes
 
 
-def _upright(image: Image.Image, packing: str, *, turned: bool = False) -> tuple[Pixels, list[Note]]:
-    pixels, notes = to_pixels(image, packing)
-    value, damaged = orientation(image)
+def _upright(pixels: Pixels, notes: list[Note], value: int, damaged: Note | None, *, turned: bool = False) -> Pixels:
     if damaged:
         notes.append(damaged)
     if value >= 5:
@@ -179,7 +187,10 @@ def _upright(image: Image.Image, packing: str, *, turned: bool = False) -> tuple
         pixels = pixels[::-1]
     if turned or value != 1:
         notes.append(Note("orientation_applied", "Turned upright as the EXIF orientation says."))
-    return cast("Pixels", np.ascontiguousarray(pixels)), notes
+    pixels = cast("Pixels", np.ascontiguousarray(pixels))
+    if pixels.shape[2] == 1:
+        pixels = cast("Pixels", np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return pixels
 
 
 def _check_size(width: int, height: int, limits: Limits) -> None:

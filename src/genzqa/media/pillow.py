@@ -116,13 +116,21 @@ def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
     """
     image = _PLUGINS[image_format](io.BytesIO(data))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG_VERSION in tags:
-            raise UnsupportedFormatError(
-                "the first picture is only a preview, as in camera raw files", hint="export the photo as TIFF or JPEG"
-            )
+        refuse_preview(image.tag_v2)
         _reroute_tiff(image)
     return image
+
+
+def refuse_preview(tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """Refuse a TIFF whose first page is not the photo.
+
+    Raises:
+        UnsupportedFormatError: It is only the preview of a camera raw file.
+    """
+    if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG_VERSION in tags:
+        raise UnsupportedFormatError(
+            "the first picture is only a preview, as in camera raw files", hint="export the photo as TIFF or JPEG"
+        )
 
 
 def _reroute_tiff(image: TiffImagePlugin.TiffImageFile) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from genzqa.media.pixels import Pixels
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 _ROWS = 512  # resized together; changes memory, not the result
 

@@ -10,8 +10,8 @@ from genzqa.media.video import is_video_file, open_video
 
 if TYPE_CHECKING:
     from genzqa.limits import Limits
-    from genzqa.media.colour import Pixels
     from genzqa.media.image import ImageSource
+    from genzqa.media.pixels import Pixels
 
 
 def read_still(source: ImageSource, limits: Limits) -> Pixels:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from genzqa.errors import CorruptInputError, UnsupportedFormatError
 from genzqa.limits import DEFAULT_LIMITS, Limits
-from genzqa.media.colour import Pixels
+from genzqa.media.pixels import Pixels
 from genzqa.media.video_colour import Painter, Turn, colour_of, turn_of
 from genzqa.media.video_file import AGAIN, Media, check_frame_size, check_playing_time, open_media, video_errors
 from genzqa.media.video_frames import EPSILON, FrameReader, Tally, TimedFrame

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from genzqa.errors import UnsupportedFormatError
-from genzqa.media.colour import Pixels
+from genzqa.media.pixels import Pixels
 from genzqa.media.video_light import BT2020, TO_SRGB, Transfer, to_srgb
 
 _QUALITY = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP

@@ -11,13 +11,12 @@ import urllib.request
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError, OfflineError, OutputError
 from genzqa.files import write_atomically
 from genzqa.model.checksums import check_recorded, write_record
-from genzqa.model.folder import file_sha256
 from genzqa.model.names import ModelName
 from genzqa.model.pickles import plain_tensors
 from genzqa.model.registry import REGISTRY, cache_folder
@@ -27,8 +26,11 @@ LARGEST_FILE = 1 << 30  # bytes; the public file has about a quarter of that
 CHUNK = 1 << 20
 
 
-def load_motion(name: str, *, offline: bool = False) -> SlowFast:
+def load_motion(name: str, *, offline: bool = False) -> tuple[SlowFast, str]:
     """SlowFast-R50 with the weights of a registered name, or of ``file:PATH.safetensors``; frozen, in eval mode.
+
+    Returns:
+        The network, and the SHA-256 of the safetensors file it was made from.
 
     Raises:
         ConfigError: Another kind of name.
@@ -45,8 +47,9 @@ def load_motion(name: str, *, offline: bool = False) -> SlowFast:
             raise OfflineError("not on this machine, and offline mode forbids the download", subject=name,
                                hint=f"run once with a connection: genzqa pull {name}")  # fmt: skip
         pull_motion(name)
-    check_recorded(ModelName("registry", name), path.parent, {path.name: file_sha256(path)})
-    return _built(path)
+    network, digest = _built(path)
+    check_recorded(ModelName("registry", name), path.parent, {path.name: digest})
+    return network, digest
 
 
 def motion_file(name: str) -> Path:
@@ -123,16 +126,17 @@ def _recorded_source(path: Path) -> str:
         return ""
 
 
-def _built(path: Path) -> SlowFast:
+def _built(path: Path) -> tuple[SlowFast, str]:
     try:
-        state = load_file(path)
+        data = path.read_bytes()  # once, so that the digest is of what is loaded
+        state = load(data)
     except FileNotFoundError:
         raise ModelNotFoundError("no such file", subject=str(path)) from None
     except (OSError, SafetensorError) as error:
         raise ModelCorruptError(f"cannot be read: {error}", subject=str(path), hint="pull it again") from None
     network = SlowFast()
     _fill(network, state, path)
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
 def _fill(network: SlowFast, state: dict[str, Tensor], path: Path) -> None:

@@ -145,7 +145,9 @@ class Scorer:
         provenance = self.provenance
         if self.config.video is not None:
             if self.model.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
-                self.model.motion = load_motion(self.config.video.motion, offline=self._offline)
+                self.model.motion, self.model.motion_sha256 = load_motion(
+                    self.config.video.motion, offline=self._offline
+                )
             provenance = dataclasses.replace(provenance, timesteps=scoring_timesteps(self.config.video.timesteps))
         with open_video(film.source, self.limits) as reader:
             result = score_video(self.model, self._calibration, provenance, reader, options, progress)

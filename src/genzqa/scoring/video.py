@@ -27,7 +27,7 @@ from genzqa.notes import Note
 from genzqa.result import Provenance, grade_of
 from genzqa.scoring.calibration import calibrate
 from genzqa.scoring.quality_map import quality_maps
-from genzqa.video_result import FrameCounts, FrameScore, VideoResult, WorstFrame
+from genzqa.video_result import IN_ADAPTER, FrameCounts, FrameScore, VideoResult, WorstFrame
 
 if TYPE_CHECKING:
     from genzqa.model.config import Calibration, VideoConfig
@@ -147,6 +147,8 @@ def score_video(model: OpenModel, calibration: Calibration, provenance: Provenan
         notes=(*reader.notes, *notes, *_notes(model)),
         seconds=time.perf_counter() - started,
         worst_frames=_worst_frames(model, seen),
+        motion=(config.motion if isinstance(config.motion, str) else IN_ADAPTER) if config else None,
+        motion_sha256=model.motion_sha256,
     )
 
 

@@ -133,7 +133,7 @@ def build_model(plan: TrainingPlan, *, offline: bool = False) -> Built:
 
 def _motion(video: VideoConfig, loaded: LoadedScorer | None, offline: bool) -> SlowFast:
     if isinstance(video.motion, str):
-        return load_motion(video.motion, offline=offline)
+        return load_motion(video.motion, offline=offline)[0]
     if (
         loaded is None
         or loaded.motion is None
