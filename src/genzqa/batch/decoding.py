@@ -19,6 +19,7 @@ from genzqa.notes import Note
 from genzqa.wire import Message, array_of
 
 if TYPE_CHECKING:
+    from genzqa.engine.engine import EngineOptions
     from genzqa.scoring.scorer import Scorer
 
 IS_VIDEO = "video"
@@ -44,11 +45,13 @@ def photo_decoder(size: int, limits: Limits) -> Callable[[str], Prepared]:
     return decode
 
 
-def video_scorer(model: str, limits: Limits, offline: bool) -> Callable[[str], dict[str, Any]]:
+def video_scorer(
+    model: str, limits: Limits, offline: bool, options: EngineOptions | None = None
+) -> Callable[[str], dict[str, Any]]:
     """The function that scores one video and gives its record; the model is loaded in the process that calls this."""
-    from genzqa.scoring.scorer import load
+    from genzqa.scoring.scorer import load_as
 
-    scorer: Scorer = load(model, limits=limits, offline=offline)
+    scorer: Scorer = load_as(model, options, limits=limits, offline=offline)
 
     def score(place: str) -> dict[str, Any]:
         with opened(place, limits) as source:

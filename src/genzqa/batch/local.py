@@ -23,6 +23,7 @@ from genzqa.media.video_sniff import named_kind
 from genzqa.result import FailedResult
 
 if TYPE_CHECKING:
+    from genzqa.engine.engine import EngineOptions
     from genzqa.scoring.scorer import Scorer
 
 _PHOTO_SECONDS = 300.0  # that a photo may take to be fetched and decoded
@@ -47,10 +48,11 @@ class LocalEngine:
         batch_size: Photos scored together.
         processes: That decode photos.
         offline: Never open a connection to load the model.
+        options: How the process that scores videos runs it.
     """
 
     def __init__(self, scorer: Scorer, model: str, limits: Limits, *, batch_size: int, processes: int,
-                 offline: bool = False) -> None:  # fmt: skip
+                 offline: bool = False, options: EngineOptions | None = None) -> None:  # fmt: skip
         self._scorer, self._batch_size = scorer, batch_size
         self._ahead = 2 * batch_size + processes
         size = scorer.config.preprocessing.size
@@ -58,7 +60,7 @@ class LocalEngine:
             processes, photo_decoder, (size, limits), patience=_PHOTO_SECONDS
         )
         self._videos: Workers[str, dict[str, Any]] = Workers(
-            1, video_scorer, (model, limits, offline), patience=limits.longest_video_work
+            1, video_scorer, (model, limits, offline, options), patience=limits.longest_video_work
         )
 
     def __enter__(self) -> LocalEngine:

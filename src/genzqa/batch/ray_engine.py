@@ -21,6 +21,7 @@ import ray.exceptions
 from genzqa import errors
 from genzqa.batch.item import Item
 from genzqa.batch.local import LocalEngine, place_of
+from genzqa.engine.engine import EngineOptions
 from genzqa.errors import ConfigError, GenzqaError, OutputError
 from genzqa.limits import Limits
 
@@ -45,15 +46,18 @@ class RayEngine:
         batch_size: Photos scored together.
         processes: That decode photos, for each actor.
         offline: Never open a connection to load the model.
+        gpus: Of each actor; a part of one is allowed.
+        options: How each actor runs the model.
 
     Raises:
         ConfigError: If there is no cluster at the address.
     """
 
     def __init__(self, model: str, limits: Limits, *, address: str | None, actors: int | None, cores: int,
-                 batch_size: int, processes: int, offline: bool = False) -> None:  # fmt: skip
-        self._settings = (model, limits, batch_size, processes, offline)
-        self._cores, self._batch_size = cores, batch_size
+                 batch_size: int, processes: int, offline: bool = False, gpus: float = 0,
+                 options: EngineOptions | None = None) -> None:  # fmt: skip
+        self._settings = (model, limits, batch_size, processes, offline, options)
+        self._gpus, self._cores, self._batch_size = gpus, cores, batch_size
         self._started = not ray.is_initialized()
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
@@ -64,7 +68,11 @@ class RayEngine:
             except (ConnectionError, ValueError) as error:
                 raise ConfigError(f"no Ray cluster there: {error}", subject=address or "ray",
                                   hint="start one with: ray start --head") from error  # fmt: skip
-        self._actors = actors or max(1, int(ray.cluster_resources().get("CPU", 1)) // cores)
+        there = ray.cluster_resources()
+        if gpus and there.get("GPU", 0) < gpus:
+            raise ConfigError("the cluster has no GPU for an actor", subject="--actor-gpus", hint="score on its CPUs")
+        fits = int(there.get("CPU", 1)) // cores
+        self._actors = actors or max(1, min(fits, int(there["GPU"] / gpus)) if gpus else fits)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
 
@@ -107,7 +115,7 @@ class RayEngine:
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=wanted, initial_size=wanted)
         dataset = ray.data.from_arrow(blocks).map_batches(
             _Actor, fn_constructor_args=self._settings, batch_size=None, batch_format="pyarrow", num_cpus=self._cores,
-            compute=pool,
+            num_gpus=self._gpus or None, compute=pool,
         )  # fmt: skip
         try:
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
@@ -134,11 +142,13 @@ def _named(item: Item, record: dict[str, Any]) -> dict[str, Any]:
 class _Actor:
     """One scorer of the cluster."""
 
-    def __init__(self, model: str, limits: Limits, batch_size: int, processes: int, offline: bool) -> None:
-        from genzqa.scoring.scorer import load
+    def __init__(self, model: str, limits: Limits, batch_size: int, processes: int, offline: bool,
+                 options: EngineOptions | None) -> None:  # fmt: skip
+        from genzqa.scoring.scorer import load_as
 
-        scorer = load(model, limits=limits, offline=offline)
-        self._engine = LocalEngine(scorer, model, limits, batch_size=batch_size, processes=processes, offline=offline)
+        scorer = load_as(model, options, limits=limits, offline=offline)
+        self._engine = LocalEngine(scorer, model, limits, batch_size=batch_size, processes=processes, offline=offline,
+                                   options=options)  # fmt: skip
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A record, as JSON, for each place; in any order."""

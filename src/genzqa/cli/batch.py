@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from genzqa.cli.running import Backend, BackendOption, DeviceOption, Precision, PrecisionOption
 from genzqa.cli.score import BatchSize, MaxMegapixels, Model, Offline
 from genzqa.errors import ConfigError
 from genzqa.limits import DEFAULT_LIMITS, MEGAPIXEL, Limits
@@ -43,6 +44,7 @@ EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Score in this
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster, or auto [default: one on this machine].")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Models on the Ray cluster [default: as many as fit].")]
 ActorCores = Annotated[int, typer.Option(min=1, help="Cores of each of them.")]
+ActorGpus = Annotated[float, typer.Option(min=0, help="GPUs of each of them; a part of one is allowed.")]
 
 _LINE_SECONDS = 30.0  # between progress lines where there is no terminal
 
@@ -60,6 +62,10 @@ def batch_command(
     address: Address = None,
     actors: Actors = None,
     actor_cores: ActorCores = 1,
+    actor_gpus: ActorGpus = 0.0,
+    backend: BackendOption = Backend.torch,
+    precision: PrecisionOption = Precision.fp32,
+    device: DeviceOption = "auto",
     offline: Offline = False,
     max_megapixels: MaxMegapixels = DEFAULT_LIMITS.max_pixels / MEGAPIXEL,
 ) -> None:
@@ -72,26 +78,29 @@ def batch_command(
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("this needs ray, which is not installed", subject="batch",
                               hint='install it with: pip install "genzqa[ray]"')  # fmt: skip
-    elif address or actors:
-        raise ConfigError("is for --engine ray", subject="--address" if address else "--actors")
+    elif address or actors or actor_gpus:
+        option = "--address" if address else "--actors" if actors else "--actor-gpus"
+        raise ConfigError("is for --engine ray", subject=option)
     from genzqa.batch.inputs import Listing
     from genzqa.batch.local import LocalEngine, default_processes
     from genzqa.batch.run import identity_of, run_batch
 
     Listing(sources, http=http)  # a wrong source is found before the model is loaded
     limits = Limits(max_pixels=round(max_megapixels * MEGAPIXEL))
-    from genzqa.scoring.scorer import load
+    from genzqa.engine.engine import EngineOptions
+    from genzqa.scoring.scorer import load_as
 
-    scorer = load(model, limits=limits, offline=offline)
+    options = EngineOptions(backend.value, precision.value, device)
+    scorer = load_as(model, options, limits=limits, offline=offline)
     made: LocalEngine | RayEngine
     if engine == "ray":
         from genzqa.batch.ray_engine import RayEngine
 
         made = RayEngine(model, limits, address=address, actors=actors, cores=actor_cores, batch_size=batch_size,
-                         processes=processes or 1, offline=offline)  # fmt: skip
+                         processes=processes or 1, offline=offline, gpus=actor_gpus, options=options)  # fmt: skip
     else:
         made = LocalEngine(scorer, model, limits, batch_size=batch_size, processes=processes or default_processes(),
-                           offline=offline)  # fmt: skip
+                           offline=offline, options=options)  # fmt: skip
     with made:
         done = run_batch(made, sources, out, *identity_of(scorer), column=column, http=http, hash_content=hash_content,
                          engine_name=engine, warn=_warn, shown=_progress())  # fmt: skip

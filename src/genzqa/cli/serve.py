@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genzqa.cli.running import Backend, BackendOption, DeviceOption, Precision, PrecisionOption
 from genzqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def serve_command(
     model: Model = "mini",
     token_file: TokenFile = None,
     settings_file: Settings = None,
+    backend: BackendOption = Backend.torch,
+    precision: PrecisionOption = Precision.fp32,
+    device: DeviceOption = "auto",
     offline: Offline = False,
 ) -> None:
     """Serve a page to drop photos and videos on, and an HTTP interface beside it, until Ctrl-C or SIGTERM.
@@ -49,11 +53,13 @@ def serve_command(
     from genzqa.service.server import listen, run
 
     with listen(host, port) as listener:  # before anything slow: a port in use is said at once
+        from genzqa.engine.engine import EngineOptions
         from genzqa.service.app import create_app
         from genzqa.service.logs import log_to_stderr
 
         log_to_stderr()
-        app = create_app(model, settings, offline=offline)
+        options = EngineOptions(backend.value, precision.value, device)
+        app = create_app(model, settings, offline=offline, options=options)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         run(app, listener, settings, started=lambda: _say(f"genzqa serves {model} at {address}"))

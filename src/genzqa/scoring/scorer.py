@@ -58,8 +58,12 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
         >>> scorer.config.name
         'mini'
     """
-    options = EngineOptions(backend, precision, device)
-    return Scorer(open_model(model, options, offline=offline), limits=limits, offline=offline)
+    return load_as(model, EngineOptions(backend, precision, device), limits=limits, offline=offline)
+
+
+def load_as(model: str, options: EngineOptions | None, *, limits: Limits, offline: bool) -> Scorer:
+    """As `load`, with the way to run it as one object, for programs that pass it on to other processes."""
+    return Scorer(open_model(model, options or EngineOptions(), offline=offline), limits=limits, offline=offline)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from genzqa import __version__
+from genzqa.engine.engine import EngineOptions
 from genzqa.media.video_sniff import is_video_file
 from genzqa.result import provenance_record
-from genzqa.scoring.scorer import load
+from genzqa.scoring.scorer import load_as
 from genzqa.service.answers import outcomes_of, score_response
 from genzqa.service.engine import Engine, Job
 from genzqa.service.exchange import Exchange
@@ -52,7 +53,8 @@ class _Running:
     readiness: Readiness
 
 
-def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, offline: bool = False) -> FastAPI:
+def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, offline: bool = False,
+               options: EngineOptions | None = None) -> FastAPI:  # fmt: skip
     """The service as an ASGI app.
 
     The model is loaded here, so that a service that cannot score does not start; threads, processes and the folder of
@@ -62,6 +64,7 @@ def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, 
         model: As for `genzqa.load`.
         settings: Bounds and token; the defaults of `ServiceSettings` if None.
         offline: Never open a network connection for a model.
+        options: How the model is run.
 
     Raises:
         ModelError, ConfigError: See `genzqa.errors`.
@@ -71,13 +74,13 @@ def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, 
         >>> uvicorn.run(app)                             # doctest: +SKIP
     """
     settings = settings or ServiceSettings()
-    scorer = load(model, limits=settings.limits, offline=offline)
+    scorer = load_as(model, options, limits=settings.limits, offline=offline)
     metrics = Metrics()
     running: list[_Running] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(scorer, model, settings, metrics, offline=offline)
+        engine = Engine(scorer, model, settings, metrics, offline=offline, options=options)
         spool = Spool(settings.max_stored_bytes, metrics)
         try:
             readiness = await asyncio.to_thread(Readiness, scorer, engine)

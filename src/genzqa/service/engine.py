@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from genzqa.engine.engine import EngineOptions
 from genzqa.errors import DecoderCrashedError, GenzqaError, InputError
 from genzqa.media.prepare import PreparedPhoto
 from genzqa.notes import Note
@@ -87,10 +88,11 @@ class Engine:
         settings: Lengths of queues and the like.
         metrics: Told what happens.
         offline: Whether the video process may open connections.
+        options: How the video process runs the model.
     """
 
     def __init__(self, scorer: Scorer, model: str, settings: ServiceSettings, metrics: Metrics, *,
-                 offline: bool = False) -> None:  # fmt: skip
+                 offline: bool = False, options: EngineOptions | None = None) -> None:  # fmt: skip
         self._scorer, self._settings, self._metrics = scorer, settings, metrics
         self._places: dict[Kind, int] = {"image": settings.queue_length, "video": settings.video_queue_length}
         self._held: dict[Kind, int] = {"image": 0, "video": 0}
@@ -102,10 +104,11 @@ class Engine:
         }
         self._decoded: queue.Queue[_Decoded | None] = queue.Queue(2 * settings.batch_size)
         limits = json.dumps(dataclasses.asdict(settings.limits))
+        run_as = json.dumps(dataclasses.asdict(options or EngineOptions()))
         self._decoders = [
             Worker(["genzqa.service.decode_process", limits], threads=1) for _ in range(settings.decoders)
         ]
-        self._filmer = Worker(["genzqa.service.video_process", model, "1" if offline else "0", limits])
+        self._filmer = Worker(["genzqa.service.video_process", model, "1" if offline else "0", limits, run_as])
         decoding = [threading.Thread(target=self._decode, args=(worker,), name=f"genzqa-decode-{number}")
                     for number, worker in enumerate(self._decoders)]  # fmt: skip
         self._threads = [*decoding, threading.Thread(target=self._score_videos, name="genzqa-video")]

@@ -1,4 +1,4 @@
-"""The process that scores videos: ``python -m genzqa.service.video_process MODEL OFFLINE LIMITS DESCRIPTOR``.
+"""The process that scores videos: ``python -m genzqa.service.video_process MODEL OFFLINE LIMITS OPTIONS DESCRIPTOR``.
 
 It has a model of its own, so that a long video shares nothing with the photos but the processor.
 """
@@ -9,12 +9,13 @@ import json
 import sys
 from collections.abc import Callable
 
+from genzqa.engine.engine import EngineOptions
 from genzqa.errors import GenzqaError, InputError
 from genzqa.limits import Limits
 from genzqa.media.overlay import overlay_png
 from genzqa.media.still import read_still
 from genzqa.result import ImageResult
-from genzqa.scoring.scorer import Scorer, load
+from genzqa.scoring.scorer import Scorer, load_as
 from genzqa.scoring.video import VideoOptions
 from genzqa.service.worker import Answer, CancelledWorkError, work
 from genzqa.wire import Message, error_message
@@ -43,9 +44,10 @@ def _score(scorer: Scorer, request: Message, cancelled: Callable[[], bool]) -> A
     return {"record": result.to_dict()}, blocks
 
 
-def main(model: str, offline: str, limits_json: str, descriptor: str) -> None:
+def main(model: str, offline: str, limits_json: str, options_json: str, descriptor: str) -> None:
     """Load the model, then serve until the parent is gone."""
-    scorer = load(model, limits=Limits(**json.loads(limits_json)), offline=offline == "1")
+    options = EngineOptions(**json.loads(options_json))
+    scorer = load_as(model, options, limits=Limits(**json.loads(limits_json)), offline=offline == "1")
     work(int(descriptor), lambda request, cancelled: _score(scorer, request, cancelled))
 
 
