@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import genzqa
+from biq2021 import MINI, training_names
 from genzqa.evaluation.statistics import Figure, agreement, compare, measure
 from genzqa.student.folder import find_student, load_student
-from photos import MINI, training_names
 
 CALLS = 50  # timed, one photo each
 

@@ -78,7 +78,10 @@ class Distillation:
         self._cache, self._readings, self._plan, self._out, self._progress = cache, readings, plan, out, progress
         self.split = split(len(readings.index), readings.values.shape[1], plan)
         seen = readings.values[torch.from_numpy(self.split.train)].flatten(0, 1)
-        self.mean, self.spread = seen.mean(0), seen.std(0).clamp_min(1e-6)
+        self.mean, spread = seen.mean(0), seen.std(0)
+        self.spread = torch.where(
+            spread > 1e-5 * (1 + self.mean.abs()), spread, 1.0
+        )  # 1: a quantity that never changes
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             self.network = StudentNetwork(plan.network, blocks, folded=False)

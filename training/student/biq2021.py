@@ -1,6 +1,6 @@
 """The photos that `mini-student` learns from, as a folder of links for ``genzqa distill``: what `mini` was trained on.
 
-``python training/student/photos.py --biq2021 DIR [--pristine DIR] [--count N] --out FOLDER``
+``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] [--count N] --out FOLDER``
 
 Of BIQ2021 the official training split without the validation photos of ``training/mini/mini.toml``; its test split is
 never looked at. Of ``--pristine`` every PNG file.
