@@ -442,7 +442,7 @@ def test_the_recipe_never_links_a_test_or_validation_photo(tmp_path: Path) -> No
     script = Path(__file__).parents[1] / "training" / "student" / "biq2021.py"
     command = [sys.executable, str(script), "--biq2021", str(database), "--out", str(out)]
     assert "20 photos" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    linked = {path.name for path in (out / "biq2021").iterdir()}
+    linked = {path.name for path in (out / "biq2021-0").iterdir()}
     set_aside = set(np.random.default_rng(2406).permutation(520)[:500].tolist())
     assert linked == {name.upper() for number, name in enumerate(names["Train"]) if number not in set_aside}
 

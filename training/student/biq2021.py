@@ -1,9 +1,9 @@
-"""The photos that `mini-student` learns from, as a folder of links for ``genzqa distill``: what `mini` was trained on.
+"""The photos that `mini-student` learns from, as folders of links for ``genzqa distill``: what `mini` was trained on.
 
-``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] [--count N] --out FOLDER``
+``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] --out FOLDER``
 
-Of BIQ2021 the official training split without the validation photos of ``training/mini/mini.toml``; its test split is
-never looked at. Of ``--pristine`` every PNG file.
+Of BIQ2021 the official training split without the validation photos of ``training/mini/mini.toml``, in parts of 1,024
+drawn at random; its test split is never looked at. Of ``--pristine`` every PNG file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+PART = 1024
 MINI = Path(__file__).parents[1] / "mini" / "mini.toml"
 
 
@@ -30,15 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--biq2021", type=Path, required=True)
     parser.add_argument("--pristine", type=Path)
-    parser.add_argument("--count", type=int, help="take so many of BIQ2021, evenly spread over its table")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     settings = tomllib.loads(MINI.read_text())
     names, _ = training_names(arguments.biq2021, settings["validation"], settings["seed"])
-    if arguments.count:
-        names = [names[int(place)] for place in np.linspace(0, len(names) - 1, arguments.count)]
     on_disk = {file.name.lower(): file for file in (arguments.biq2021 / "Images").iterdir()}  # one name differs in case
-    wanted = {"biq2021": [on_disk[name.lower()] for name in names]}
+    drawn = [on_disk[names[place].lower()] for place in np.random.default_rng(settings["seed"]).permutation(len(names))]
+    wanted = {f"biq2021-{first // PART}": drawn[first : first + PART] for first in range(0, len(drawn), PART)}
     if arguments.pristine:
         wanted["pristine"] = sorted(arguments.pristine.glob("*.png"))
     for folder, files in wanted.items():
