@@ -174,7 +174,7 @@ def test_it_learns_what_its_teacher_says(teacher: str, photos: list[Path], cache
     made = make(
         teacher, photos, tmp_path / "long", cache, plan, step=lambda at, of, figures: seen.append(figures["raw"])
     )
-    assert np.mean(seen[-5:]) < 0.25 * np.mean(seen[:5])
+    assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
     assert made.config.agreement is not None
     assert made.config.agreement.photos == 3  # five readings are the least that agreement is measured on
 
