@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 import genzqa
 from genzqa import ConfigError, DataError, ModelCorruptError, ModelNotFoundError, TrainingError
 from genzqa.cli import app
+from genzqa.engine.engine import EngineOptions
+from genzqa.engine.open import open_model
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from genzqa.model.genzvqa import FrameReadings
@@ -197,10 +199,15 @@ def test_a_photo_scores_the_same_alone_in_company_and_in_another_process(student
 
 
 def test_as_an_engine_it_reads_frames_without_queries(student: Path) -> None:
-    network = load_student(student, "small-student").model
-    read = network.read(torch.rand(3, 3, 64, 64) * 2 - 1)
-    assert (read.raw.shape, read.block_scores.shape, read.queries) == ((3,), (3, len(network.blocks)), [])
-    first, second = read.split([1, 2])
+    opened = open_model(f"local-dir:{student}", EngineOptions())
+    pixels = torch.rand(6, 3, 64, 64) * 2 - 1
+    read = opened.frames().read(pixels)  # in calls of four, then of two
+    assert (read.raw.shape, read.block_scores.shape, read.queries) == ((6,), (6, len(opened.blocks)), [])
+    torch.testing.assert_close(read.raw, load_student(student, "").model.read(pixels).raw, rtol=0, atol=1e-5)
+    for options in (EngineOptions(backend="openvino"), EngineOptions(precision="bf16")):
+        with pytest.raises(ConfigError, match="runs by torch in fp32"):
+            open_model(f"local-dir:{student}", options)
+    first, second = read.split([1, 5])
     joined = FrameReadings.joined([first, second])
     assert torch.equal(joined.raw, read.raw)
     assert torch.equal(joined.block_scores, read.block_scores)
@@ -246,14 +253,14 @@ def test_onnx_that_differs_is_refused_and_leaves_nothing(
 def test_maps_are_refused_before_work_begins(student: Path, photos: list[Path], tmp_path: Path) -> None:
     scorer = genzqa.load(f"local-dir:{student}")
     assert not scorer.draws_maps
-    with pytest.raises(ConfigError, match="draws no quality maps"):
+    with pytest.raises(ConfigError, match="cannot draw quality maps: it is a student"):
         scorer.score(photos[0], quality_map=True)
-    with pytest.raises(ConfigError, match="draws no quality maps"):
+    with pytest.raises(ConfigError, match="cannot draw quality maps: it is a student"):
         next(scorer.score_many(photos, quality_map=True))
     command = ["score", str(photos[0]), "--model", f"local-dir:{student}", "--map", str(tmp_path / "maps")]
     result = CliRunner().invoke(app, [*command, "--csv", str(tmp_path / "scores.csv")])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "draws no quality maps" in result.stderr
+    assert "cannot draw quality maps" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
