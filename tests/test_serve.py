@@ -143,6 +143,7 @@ def test_models_health_readiness_and_metrics(service, scorer):
     with service.client() as client:
         (model,) = client.get("/v1/models").json()["models"]
         assert model["weights_sha256"] == scorer.provenance.weights_sha256
+        assert (model["temporal"], model["maps"]) == (False, True)
         assert client.get("/healthz").json() == {"status": "alive"}
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reason": ""})

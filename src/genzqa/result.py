@@ -28,7 +28,8 @@ def grade_of(score: float) -> Grade:
 class Provenance:
     """What a score depends on besides the photo; two scores compare only if these agree.
 
-    ``preprocessing`` names the resize; ``weights_sha256`` is the digest of the adapter file, ``base_sha256`` of the base.
+    ``preprocessing`` names the resize; ``weights_sha256`` is the digest of the adapter file, ``base_sha256`` of the base. Of
+    a student, ``base`` is its teacher, and it has no timesteps.
     """
 
     model: str

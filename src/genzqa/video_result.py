@@ -45,12 +45,12 @@ class WorstFrame:
     Attributes:
         frame: Its time and score.
         pixels: ``(h, w, 3) uint8``, reduced.
-        quality_map: ``(h', w') float32`` in score points, whose mean is the frame's score.
+        quality_map: ``(h', w') float32`` in score points, whose mean is the frame's score; None of a model that draws none.
     """
 
     frame: FrameScore
     pixels: npt.NDArray[np.uint8]
-    quality_map: npt.NDArray[np.float32]
+    quality_map: npt.NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from genzqa import __version__
 from genzqa.cli.batch import batch_command
 from genzqa.cli.benchmark import benchmark_command
 from genzqa.cli.data import data_app
+from genzqa.cli.distill import distill_command
 from genzqa.cli.evaluate import evaluate_command
 from genzqa.cli.export import export_command
 from genzqa.cli.models import models_command, pull_command, verify_command
@@ -95,6 +96,7 @@ app.command("benchmark", short_help="Compare models.")(benchmark_command)
 app.command("serve", short_help="Score over HTTP, with a web page.")(serve_command)
 app.command("train", short_help="Train on databases.")(train_command)
 app.command("adapt", short_help="Tune to your own scores.")(adapt_command)
+app.command("distill", short_help="Train a small, fast student.")(distill_command)
 app.command("export", short_help="Write a model as a graph for other runtimes.")(export_command)
 app.command("import-reference", short_help="Convert parts of the research release.")(import_reference_command)
 

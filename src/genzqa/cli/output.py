@@ -32,7 +32,7 @@ CSV_COLUMNS = (
     "motion", "motion_sha256",
 )  # fmt: skip
 _GRADE_STYLES = {"bad": "bold red", "poor": "dark_orange", "fair": "yellow", "good": "green", "excellent": "bold cyan"}
-_PIPED_WIDTH = 120  # of a table that goes to a file; a terminal's own width is used otherwise
+PIPED_WIDTH = 120  # of a table that goes to a file; a terminal's own width is used otherwise
 _QUIET_BELOW = 50  # inputs, or frames of a video; without a terminal, progress lines appear above
 _NOTES_EXPLAINED = 8  # below the table
 _BARS = "▁▂▃▄▅▆▇█"
@@ -66,7 +66,7 @@ def print_table(results: Sequence[Result]) -> None:
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_PIPED_WIDTH)
+        console = Console(width=PIPED_WIDTH)
     videos = any(isinstance(result, VideoResult) for result in results)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold", ratio=None)

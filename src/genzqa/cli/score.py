@@ -91,11 +91,11 @@ def score_command(
                                worst_frames=_REPORTED_FRAMES if page else 0)  # fmt: skip
         scorer = load(model, limits=limits, offline=offline,
                       backend=backend.value, precision=precision.value, device=device)  # fmt: skip
-        if maps or page:
+        if maps:
             scorer.model.require_drawing()
         shown = stack.enter_context(progress(len(found.files), bar=not (as_json and sys.stdout.isatty())))
         sinks = _Sinks(as_json, table, maps, page, timeline=timeline)
-        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=bool(maps or page),
+        scored = scorer.score_many(found.files, batch_size=batch_size, quality_map=scorer.draws_maps and bool(maps or page),
                                    video=options, progress=shown.frames)  # fmt: skip
         for path, result in zip(found.files, scored, strict=True):
             sinks.take(path, result)

@@ -5,18 +5,14 @@ What is imported here is what ``--help`` costs; the rest is imported where it is
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from genzqa.cli.said import saying
 
+if TYPE_CHECKING:
     from genzqa.databases.database import Samples
     from genzqa.training.plan import TrainingPlan
     from genzqa.training.setup import Shares
@@ -116,7 +112,7 @@ def _train(plan: TrainingPlan, databases: list[Samples], out: Path, cache: Path,
 
     accelerator = Accelerator(mixed_precision="bf16" if plan.precision == "bf16" else "no")
     noun = "photo" if plan.scorer.video is None else "video"
-    with _said(noun, quiet=not accelerator.is_main_process) as said:
+    with saying(("latents", noun, "encoded"), quiet=not accelerator.is_main_process) as said:
         trainer, base_sha256 = prepare(plan, databases, out, cache, accelerator, shares=shares, offline=offline,
                                        encoded=said.encoded, progress=said.step)  # fmt: skip
         task = trainer.task
@@ -136,71 +132,3 @@ def _train(plan: TrainingPlan, databases: list[Samples], out: Path, cache: Path,
             f"best of {plan.epochs} epochs: {(position.best_epoch or 0) + 1}, validation SRCC {position.best_srcc:.3f}"
         )
         said.line(f"score with it: genzqa score --model local-dir:{out} {noun.upper()}")
-
-
-class _Said:
-    """What the program says while it trains: plain lines on stderr, at most one in two seconds."""
-
-    def __init__(self, noun: str, *, quiet: bool) -> None:
-        self._noun, self._quiet, self._last = noun, quiet, 0.0
-
-    def line(self, text: str) -> None:
-        if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def encoded(self, done: int, total: int) -> None:
-        if self._due() or done == total:
-            self.line(f"latents: {done} of {total} {self._noun}s encoded")
-
-    def step(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        if self._due() or "validation_srcc" in figures:
-            self.line(f"step {step} of {steps}: {_listed(figures)}")
-
-    def _due(self) -> bool:
-        now = time.monotonic()
-        if now - self._last < 2:
-            return False
-        self._last = now
-        return True
-
-
-class _Drawn(_Said):
-    """On a terminal: a bar with the time left; what stays are the lines of epochs."""
-
-    def __init__(self, noun: str, bars: Progress) -> None:
-        super().__init__(noun, quiet=False)
-        self._bars = bars
-        self._task = bars.add_task("", total=None, visible=False)
-
-    def line(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
-
-    def encoded(self, done: int, total: int) -> None:
-        self._bars.update(
-            self._task, description=f"encoding {self._noun}s", completed=done, total=total, visible=done < total
-        )
-
-    def step(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        if "validation_srcc" in figures:
-            self.line(f"step {step} of {steps}: {_listed(figures)}")
-            return
-        self._bars.update(self._task, description=_listed(figures), completed=step, total=steps, visible=step < steps)
-
-
-@contextmanager
-def _said(noun: str, *, quiet: bool) -> Iterator[_Said]:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield _Said(noun, quiet=quiet)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
-        yield _Drawn(noun, bars)
-
-
-def _listed(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -72,12 +72,12 @@ class Engine(ABC):
     """Reads square images of the model's own size. Use `read`; a backend supplies `run`.
 
     Args:
-        blocks: The model's cross-attention layers.
+        blocks: The model's cross-attention layers, or their names.
         size: Side of the images in pixels.
         key: Names model, backend and precision, to remember what was found about them.
     """
 
-    def __init__(self, blocks: Sequence[Block], size: int, key: str) -> None:
+    def __init__(self, blocks: Sequence[Block | str], size: int, key: str) -> None:
         self.blocks, self.size = tuple(blocks), size
         self._key = f"{key}/{torch.get_num_threads()} threads"
         self._at_once = batch_size.remembered(self._key)

@@ -13,7 +13,10 @@ from genzqa.engine.engine import Engine, EngineOptions
 from genzqa.errors import ConfigError
 from genzqa.model.adapter import WIDE, LoadedScorer, load_scorer, locate_adapter
 from genzqa.model.cross_attention import Block
+from genzqa.model.diffusion import scoring_timesteps
 from genzqa.model.names import parse_name
+from genzqa.student.config import StudentConfig
+from genzqa.student.folder import find_student
 
 if TYPE_CHECKING:
     from genzqa.engine.scoring_pass import ScoringPass
@@ -32,17 +35,17 @@ class OpenModel:
     Attributes:
         photos: Reads photos.
         frames: Gives the engine that reads frames of videos: the same, or one with a video's timesteps.
-        blocks: Its cross-attention layers.
+        blocks: Its cross-attention layers; of a student, the names of its teacher's.
         modulator, motion: Of its temporal part, if it has one in its own files.
         motion_sha256: Of a motion network that has a file of its own.
-        drawing: The network itself, for quality maps; None if only its graph is here.
+        drawing: The network itself, for quality maps; None if only its graph is here, or of a student.
     """
 
-    config: ScorerConfig
+    config: ScorerConfig | StudentConfig
     name: str
     weights_sha256: str
     base_sha256: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block | str]
     photos: Engine
     frames: Callable[[], Engine]
     modulator: TemporalQualityModulator | None = None
@@ -55,12 +58,19 @@ class OpenModel:
         """The network, for quality maps.
 
         Raises:
-            ConfigError: If only its graph is here.
+            ConfigError: If only its graph is here, or it is a student.
         """
         if self.drawing is None:
-            raise ConfigError("this model cannot draw quality maps: it is an exported graph", subject=self.name,
-                              hint="score with the model it was exported from")  # fmt: skip
+            what, whose = ("a student", "its teacher") if isinstance(self.config, StudentConfig) else (
+                "an exported graph", "the model it was exported from")  # fmt: skip
+            raise ConfigError(f"this model cannot draw quality maps: it is {what}", subject=self.name,
+                              hint=f"score with {whose}")  # fmt: skip
         return self.drawing
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """At which a photo is read; none for a student."""
+        return () if isinstance(self.config, StudentConfig) else scoring_timesteps(self.config.timesteps)
 
 
 def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> OpenModel:
@@ -76,6 +86,10 @@ def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> O
     """
     from genzqa.engine.exported import is_export, open_export
 
+    if (student := find_student(name)) is not None:
+        from genzqa.student.engine import open_student
+
+        return open_student(student, name, options)
     if is_export(locate_adapter(parse_name(name))):
         return open_export(name, options)
     on_torch = options.backend == "torch"

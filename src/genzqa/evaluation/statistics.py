@@ -126,6 +126,33 @@ def measure(
     return {name: Figure(value, *_bounds(spread[name])) for name, value in found.items()}
 
 
+def agreement(
+    scores: npt.ArrayLike, others: npt.ArrayLike, *, groups: npt.ArrayLike | None = None, seed: int = 0
+) -> dict[str, Figure]:
+    """SRCC, PLCC and RMSE of two models' scores of the same items, with intervals as in `measure`.
+
+    Both are on one scale, so nothing is fitted: a constant difference counts.
+
+    Args:
+        scores: ``(N,)``, N of at least `LEAST`.
+        others: ``(N,)``.
+        groups: ``(N,)``; items of one group, such as a photo and its copies, are drawn together.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: As `measure`.
+    """
+    left, right = _checked(scores, others)
+    plain: dict[str, Measure] = {
+        "srcc": srcc,
+        "plcc": _correlation,
+        "rmse": lambda one, other: float(np.sqrt(np.mean((one - other) ** 2))),
+    }
+    draws = _draws(len(left), groups, seed)
+    return {name: Figure(one(left, right), *_bounds([one(left[index], right[index]) for index in draws]))
+            for name, one in plain.items()}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Difference:
     """SRCC of one model less that of another on the same items, its 95 % interval, and a two-sided p-value."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from genzqa.errors import ModelCorruptError, ModelNotFoundError, NotTrainedError, OutputError
+from genzqa.errors import ConfigError, ModelCorruptError, ModelNotFoundError, NotTrainedError, OutputError
 from genzqa.files import write_atomically
 from genzqa.model.base import Base, load_base
 from genzqa.model.config import MotionSizes, ScorerConfig, VideoConfig, read_config
@@ -23,8 +23,9 @@ from genzqa.model.lora import load_lora, lora_parameters, merge_lora
 from genzqa.model.modulator import TemporalQualityModulator
 from genzqa.model.names import ModelName, parse_name
 from genzqa.model.prompts import StoredPrompts
-from genzqa.model.registry import embedded_folder
+from genzqa.model.registry import embedded_folder, lookup
 from genzqa.model.slowfast import SlowFast, SlowFastConfig
+from genzqa.student.config import is_student
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
 WIDE = (
@@ -65,6 +66,9 @@ def load_scorer(
         ModelNotFoundError, ModelCorruptError, OfflineError, ConfigError: As `genzqa.errors` says.
     """
     folder = locate_adapter(parse_name(name))
+    if is_student(folder):
+        raise ConfigError("this is a student: it scores, but cannot be trained or taught from", subject=name,
+                          hint="name its teacher, or another adapter")  # fmt: skip
     config = read_config(folder / CONFIG)
     weights, digest = read_weights(folder / WEIGHTS)
     stored = None
@@ -100,7 +104,7 @@ def locate_adapter(name: ModelName) -> Path:
         folder = embedded_folder(name.value)
         if folder is None:
             raise untrained
-        return folder / "adapter"
+        return folder if lookup(name.value).kind == "student" else folder / "adapter"
     if name.kind != "local-dir":
         raise untrained
     folder = Path(name.value).expanduser()
@@ -134,7 +138,7 @@ def build(
         for name, value in weights.items()
         if not name.startswith(("lora.", *VIDEO_PARTS)) and name != PROMPTS
     }
-    _fill(wanted, given)
+    fill(wanted, given)
     for parameter in trained_parameters(model).values():
         parameter.requires_grad_(True)
     return model
@@ -150,7 +154,7 @@ def build_video(
     """
     given = {name: value for name, value in weights.items() if name.startswith(VIDEO_PARTS)}
     if config.video is None:
-        _fill({}, given)
+        fill({}, given)
         return None, None
     sizes = _motion_sizes(config.video)
     video = GenzVQA(model, config.video, slow_features=sizes.slow_features, fast_features=sizes.fast_features).eval()
@@ -167,7 +171,7 @@ def build_temporal(
     """
     given = {name: value for name, value in weights.items() if name.startswith(VIDEO_PARTS)}
     if config.video is None:
-        _fill({}, given)
+        fill({}, given)
         return None, None
     sizes = _motion_sizes(config.video)
     modulator = TemporalQualityModulator(blocks, sizes.slow_features, sizes.fast_features, form=config.video.tqm,
@@ -190,7 +194,7 @@ def _fill_temporal(
     if isinstance(video.motion, MotionSizes):
         motion = SlowFast(_motion_sizes(video)).eval().requires_grad_(False)
         wanted |= {f"motion.{name}": value for name, value in motion.state_dict().items()}
-    _fill(wanted, given)
+    fill(wanted, given)
     return motion
 
 
@@ -204,13 +208,17 @@ def _check_prompts(stored: StoredPrompts, config: ScorerConfig, base: Base) -> N
                                     hint="its config, weights and base do not belong together")  # fmt: skip
 
 
-def _fill(wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Copy the file's tensors into the model's, name by name, none left over on either side."""
+def fill(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], kind: str = "adapter") -> None:
+    """Copy the file's tensors into the model's, name by name, none left over on either side.
+
+    Raises:
+        ModelCorruptError: If a tensor is missing, unknown or of another shape; ``kind`` is what the file is called then.
+    """
     if set(wanted) != set(given):
         odd = sorted(set(wanted) ^ set(given))[0]
         state = "lacks" if odd in wanted else "holds an unknown"
         raise ModelCorruptError(
-            f"the adapter {state} tensor {odd!r}", hint="its config and weights do not belong together"
+            f"the {kind} {state} tensor {odd!r}", hint="its config and weights do not belong together"
         )
     with torch.no_grad():
         for name, tensor in wanted.items():
@@ -260,7 +268,7 @@ def _base_name(base: str, folder: Path) -> str:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of an adapter file in single precision, and the file's SHA-256.
+    """The tensors of a weights file in single precision, and the file's SHA-256.
 
     Raises:
         ModelNotFoundError, ModelCorruptError: If there is none, or it cannot be read.
@@ -269,7 +277,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         content = path.read_bytes()
         tensors = load_file(path)
     except FileNotFoundError:
-        raise ModelNotFoundError(f"no {WEIGHTS} here", subject=str(path.parent)) from None
+        raise ModelNotFoundError(f"no {path.name} here", subject=str(path.parent)) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelCorruptError(f"cannot be read: {error}", subject=str(path), hint="fetch or train it again") from None
     for name, tensor in tensors.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -152,7 +152,20 @@ class ScorerConfig(_Strict):
 
 
 def read_config(path: Path) -> ScorerConfig:
+    """Read and check a scorer's ``config.json``; raises as `read_config_as` does."""
+    return read_config_as(path, ScorerConfig, "an adapter folder holds config.json and adapter.safetensors")
+
+
+Written = TypeVar("Written", bound=BaseModel)
+
+
+def read_config_as(path: Path, kind: type[Written], missing: str) -> Written:
     """Read and check a ``config.json``.
+
+    Args:
+        path: The file.
+        kind: What it should be.
+        missing: What to say to a user who has no such file.
 
     Raises:
         ModelNotFoundError: If there is none.
@@ -161,8 +174,7 @@ def read_config(path: Path) -> ScorerConfig:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
-        raise ModelNotFoundError("no config.json here", subject=str(path.parent),
-                                 hint="an adapter folder holds config.json and adapter.safetensors") from None  # fmt: skip
+        raise ModelNotFoundError("no config.json here", subject=str(path.parent), hint=missing) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", subject=str(path)) from None
     try:
@@ -170,7 +182,7 @@ def read_config(path: Path) -> ScorerConfig:
         if isinstance(values, dict) and values.get("version", CONFIG_VERSION) != CONFIG_VERSION:
             raise ConfigError(f"version {values['version']!r} is not known to this release", subject=str(path),
                               hint="upgrade genzqa")  # fmt: skip
-        return ScorerConfig.model_validate(values)
+        return kind.model_validate(values)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not valid JSON: {error}", subject=str(path)) from None
     except ValidationError as error:

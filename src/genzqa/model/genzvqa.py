@@ -45,7 +45,7 @@ class FrameReadings:
     def split(self, counts: Sequence[int]) -> list[FrameReadings]:
         """The readings of several videos' frames, one video after another, taken apart; ``counts`` are their frames."""
         sizes = list(counts)
-        layers = zip(*(torch.split(query, sizes) for query in self.queries), strict=True)
+        layers = list(zip(*(torch.split(query, sizes) for query in self.queries), strict=True)) or [()] * len(sizes)
         columns = zip(torch.split(self.raw, sizes), torch.split(self.block_scores, sizes), layers, strict=True)
         return [FrameReadings(raw, blocks, list(queries)) for raw, blocks, queries in columns]
 

@@ -1,7 +1,7 @@
 """The models this package knows by a short name: where they come from, under which licence, and what is inside.
 
 A registered *base* is a latent diffusion model without trained quality parts; a *scorer* has them and can give scores; a
-*motion* network gives a video model the features of its clips.
+*student* gives those of a scorer, faster; a *motion* network gives a video model the features of its clips.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Pretrained:
     Attributes:
         name: What the user writes.
         title: One line for a listing.
-        kind: ``base`` has no trained quality parts; ``scorer`` has them; ``motion`` is for video models.
+        kind: ``base`` has no trained quality parts; ``scorer`` has them; ``student`` imitates a scorer; ``motion`` is for
+            video models.
         licence: Of the weights, not of this package.
         text_width: Width of the prompt embeddings the UNet attends to; 0 for a motion network.
         latent_size: Side of the latent at the model's own resolution (64 means 512 pixels); 0 likewise.
@@ -45,7 +46,7 @@ class Pretrained:
 
     name: str
     title: str
-    kind: Literal["base", "scorer", "motion"]
+    kind: Literal["base", "scorer", "student", "motion"]
     licence: Licence
     text_width: int
     latent_size: int

@@ -53,6 +53,36 @@ def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 6, co
     )
 
 
+def widen_interval(
+    calibration: Calibration, raw: Floats, teacher_raw: Floats, *, source: str, coverage: float = 0.95
+) -> Calibration:
+    """The calibration of a model that imitates another one: the same map, an interval wider by how far off it is.
+
+    MOS - score is (MOS - teacher's score) + (teacher's score - score). The first part's bounds are the teacher's own; those
+    of the second are the quantiles of the difference on held-out photos, in windows along the score. Their squares are
+    added, as for errors that have nothing to do with each other.
+
+    Args:
+        calibration: The teacher's.
+        raw: The imitating model's raw scores of held-out photos ``(N,)``.
+        teacher_raw: The teacher's of the same photos ``(N,)``.
+        source: What those photos are, for the record.
+        coverage: Nominal coverage of the interval.
+    """
+    score, truth = (np.interp(values, calibration.raw_knots, calibration.score_knots) for values in (raw, teacher_raw))
+    centres, lows, highs = _residual_quantiles(score, truth - score, coverage)
+    knots = np.array(calibration.interval_knots)
+    low = -np.hypot(calibration.interval_low, np.minimum(0, np.interp(knots, centres, lows)))
+    high = np.hypot(calibration.interval_high, np.maximum(0, np.interp(knots, centres, highs)))
+    return calibration.model_copy(
+        update={
+            "interval_low": _rounded(low),
+            "interval_high": _rounded(high),
+            "source": f"{calibration.source}; interval widened by the difference from the teacher on {source}",
+        }
+    )
+
+
 def _monotone_map(raw: Floats, mos: Floats, knots: int) -> tuple[Floats, Floats]:
     """Mean of an isotonic and a linear fit, at equal-count bins, extended at both ends with the linear fit's slope.
 

@@ -43,7 +43,7 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
     """Load a scorer.
 
     Args:
-        model: ``mini`` (embedded, works offline) or ``local-dir:FOLDER`` for an adapter of one's own or an exported model.
+        model: ``mini`` (embedded, works offline) or ``local-dir:FOLDER`` for an adapter of one's own, a student or an exported model.
         limits: What an input may be at most.
         offline: Never open a network connection, even if the adapter's base is not on this machine.
         backend, precision, device: How the model is run; see `genzqa.EngineOptions`. An exported model is run as it was
@@ -97,10 +97,15 @@ class Scorer:
             weights_sha256=model.weights_sha256,
             base_sha256=model.base_sha256,
             preprocessing=model.config.preprocessing.name,
-            timesteps=scoring_timesteps(model.config.timesteps),
+            timesteps=model.timesteps,
             seed=model.config.seed,
             version=__version__,
         )
+
+    @property
+    def draws_maps(self) -> bool:
+        """Whether this model can tell where a photo loses its score; a student or an exported graph cannot."""
+        return self.model.drawing is not None
 
     def score(self, source: ImageSource, *, quality_map: bool = False, video: VideoOptions = _DEFAULT_OPTIONS,
               progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip
@@ -115,7 +120,10 @@ class Scorer:
 
         Raises:
             InputError: If it cannot be read or is over a limit.
+            ConfigError: If a map is asked of a model that draws none.
         """
+        if quality_map:
+            self.model.require_drawing()
         if (film := _as_video(source)) is not None:
             return self._score_video(film, quality_map, video, progress)
         return self.score_image(source, quality_map=quality_map)
@@ -132,6 +140,8 @@ class Scorer:
         The next batch is decoded while one is scored. Nothing grows with the number of sources. ``progress`` is called
         with the name, frames scored and frames in all of a video that is being scored.
         """
+        if quality_map:
+            self.model.require_drawing()
         remaining = iter(sources)
         with ThreadPoolExecutor(1, "genzqa-decode") as decoder:
             ahead: Future[list[_Ready]] | None = None

@@ -313,12 +313,13 @@ def motion_of(
 def _worst_frames(model: OpenModel, seen: _Seen) -> tuple[WorstFrame, ...]:
     if not seen.worst:
         return ()
-    kept, drawing = [], model.require_drawing()
+    kept = []
     for _, _, scored, frame in sorted(seen.worst, key=lambda entry: entry[2].score):
-        raw, drawn = quality_maps(drawing, frame.pixels[None])
-        shift = scored.score - float(raw[0])
-        small = np.asarray(frame.moment.pixels, np.uint8)
-        kept.append(WorstFrame(scored, small, (drawn[0] + shift).numpy().astype(np.float32)))
+        field = None
+        if model.drawing is not None:
+            raw, drawn = quality_maps(model.drawing, frame.pixels[None])
+            field = (drawn[0] + scored.score - float(raw[0])).numpy().astype(np.float32)
+        kept.append(WorstFrame(scored, np.asarray(frame.moment.pixels, np.uint8), field))
     return tuple(kept)
 
 

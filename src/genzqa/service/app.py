@@ -113,6 +113,8 @@ def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, 
         """Score photos and videos: one record of genzqa/1 per file, in order; a bad file leaves the others alone."""
         if unknown := set(request.query_params) - set(_SCORE_OPTIONS):
             raise RequestError(f"there is no option {min(unknown)!r}", hint=f"options are {', '.join(_SCORE_OPTIONS)}")
+        if quality_map and not scorer.draws_maps:
+            raise RequestError("this model draws no quality maps", hint="ask without map")
         now = running[0]
         now.engine.check_room()
         reader = BodyReader(request.receive, dict(request.headers), now.spool, settings, metrics)
@@ -130,7 +132,10 @@ def create_app(model: str = "mini", settings: ServiceSettings | None = None, *, 
     async def models() -> Response:
         """The model that scores, and the limits of a request."""
         limits = settings.model_dump(include={"max_body_bytes", "max_files"}) | dataclasses.asdict(settings.limits)
-        record = provenance_record(scorer.provenance) | {"temporal": scorer.config.video is not None}
+        record = provenance_record(scorer.provenance) | {
+            "temporal": scorer.config.video is not None,
+            "maps": scorer.draws_maps,
+        }
         return JSONResponse({"models": [record], "limits": limits})
 
     @app.get("/healthz", **PLAIN_DOCS)

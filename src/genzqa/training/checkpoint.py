@@ -67,7 +67,8 @@ def load_checkpoint(path: Path, parameters: Mapping[str, Tensor], optimizer: Ada
         raise ModelCorruptError(
             f"is no checkpoint: {error}", subject=str(path), hint="delete it to start over"
         ) from None
-    if {name.removeprefix("weight.") for name in stored if name.startswith("weight.")} != set(parameters):
+    shapes = {name.removeprefix("weight."): value.shape for name, value in stored.items() if name.startswith("weight.")}
+    if shapes != {name: value.shape for name, value in parameters.items()}:
         raise ModelCorruptError("is the checkpoint of another model", subject=str(path), hint="delete it to start over")
     with torch.no_grad():
         for name, value in parameters.items():

@@ -4,7 +4,7 @@
   const form = at("form"), input = at("files"), drop = at("drop"), state = at("state"), trouble = at("trouble");
   const results = at("results"), tokenRow = at("token-row"), token = at("token");
   const GRADES = ["bad", "poor", "fair", "good", "excellent"];
-  let waiting = [], busy = false;
+  let waiting = [], busy = false, maps = null;
 
   const points = (value) => value.toFixed(1);
   const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
@@ -20,14 +20,23 @@
     return token.value ? { Authorization: `Bearer ${token.value}` } : {};
   }
 
+  // Some models draw no maps, and refuse to be asked for one. Without a token nothing is told, and nothing is scored either.
+  async function drawsMaps() {
+    if (maps === null) {
+      const answer = await fetch("v1/models", { headers: headers() });
+      if (answer.ok) maps = (await answer.json()).models[0].maps;
+    }
+    return maps !== false;
+  }
+
   // One request a file: the first scores appear while the others are still on their way, and one that is refused
   // leaves the others alone.
   async function send(file) {
     const body = new FormData();
     body.append("file", file);
-    const answer = await fetch("v1/score?map=true&timeline=true", { method: "POST", body, headers: headers() });
+    const answer = await fetch(`v1/score?map=${await drawsMaps()}&timeline=true`, { method: "POST", body, headers: headers() });
     const content = await answer.json();
-    if (content.results) return { record: content.results[0], map: content.maps[0] };
+    if (content.results) return { record: content.results[0], map: content.maps && content.maps[0] };
     const wait = answer.status === 429 ? Number(answer.headers.get("Retry-After")) || 1 : 0;
     return { refusal: content.error, status: answer.status, wait };
   }

@@ -1,0 +1,51 @@
+"""The photos that `mini-student` learns from, as folders of links for ``genzqa distill``: what `mini` was trained on.
+
+``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] --out FOLDER``
+
+Of BIQ2021 the official training split without the validation photos of ``training/mini/mini.toml``, in parts of 1,024
+drawn at random; its test split is never looked at. Of ``--pristine`` every PNG file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+PART = 1024
+MINI = Path(__file__).parents[1] / "mini" / "mini.toml"
+
+
+def training_names(biq2021: Path, validation: int, seed: int) -> tuple[list[str], list[str]]:
+    """Names of the photos trained on, and of those set aside, drawn as ``training/mini/photos.py`` draws them."""
+    with (biq2021 / "Train (Images and MOS).csv").open(newline="") as file:
+        names = [row[0] for row in list(csv.reader(file))[1:] if row and row[0]]
+    aside = set(np.random.default_rng(seed).permutation(len(names))[:validation].tolist())
+    return [n for i, n in enumerate(names) if i not in aside], [n for i, n in enumerate(names) if i in aside]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--biq2021", type=Path, required=True)
+    parser.add_argument("--pristine", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    settings = tomllib.loads(MINI.read_text())
+    names, _ = training_names(arguments.biq2021, settings["validation"], settings["seed"])
+    on_disk = {file.name.lower(): file for file in (arguments.biq2021 / "Images").iterdir()}  # one name differs in case
+    drawn = [on_disk[names[place].lower()] for place in np.random.default_rng(settings["seed"]).permutation(len(names))]
+    wanted = {f"biq2021-{first // PART}": drawn[first : first + PART] for first in range(0, len(drawn), PART)}
+    if arguments.pristine:
+        wanted["pristine"] = sorted(arguments.pristine.glob("*.png"))
+    for folder, files in wanted.items():
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (arguments.out / folder / file.name).symlink_to(file.resolve())
+        print(f"{folder}: {len(files)} photos")
+
+
+if __name__ == "__main__":
+    main()
