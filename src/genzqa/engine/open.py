@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -136,16 +137,16 @@ def pass_of(model: GenzIQA, config: ScorerConfig, *, frames: bool = False) -> Sc
     return ScoringPass(model)
 
 
-def engine_key(loaded: LoadedScorer, options: EngineOptions, *, frames: bool) -> str:
-    """Names everything that decides what an engine computes and how fast."""
+def pass_key(loaded: LoadedScorer, *, frames: bool) -> str:
+    """Names everything that decides what a pass computes."""
     kind = "frames" if frames else "photos"
-    preprocessing = loaded.config.preprocessing.name
-    return (f"{__version__}/{loaded.weights_sha256}/{loaded.base_sha256}/{preprocessing}/{loaded.config.timesteps}/{kind}/"
-            f"{options.backend}/{options.precision}/{options.torch_device()}")  # fmt: skip
+    config = hashlib.sha256(loaded.config.model_dump_json(exclude={"calibration"}).encode()).hexdigest()
+    return f"{__version__}/{loaded.weights_sha256}/{loaded.base_sha256}/{config}/{kind}"
 
 
 def _engine(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = False) -> Engine:
-    config, key = loaded.config, engine_key(loaded, options, frames=frames)
+    config, graph = loaded.config, pass_key(loaded, frames=frames)
+    key = f"{graph}/{options.backend}/{options.precision}/{options.torch_device()}"
     if options.backend == "torch":
         from genzqa.engine.torch_engine import PlainEngine, TorchEngine
 
@@ -162,7 +163,7 @@ def _engine(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = Fals
                           hint="`genzqa export --to onnx DIR`, then score with --model local-dir:DIR")  # fmt: skip
     from genzqa.engine.openvino_engine import OpenVINOEngine, converted
 
-    encoder, reader = converted(lambda: pass_of(loaded.model, config, frames=frames), key)
+    encoder, reader = converted(lambda: pass_of(loaded.model, config, frames=frames), graph)
     return OpenVINOEngine(encoder, reader, loaded.model.blocks, config.preprocessing.size, key, precision=options.precision,
                           wide=wide_encoder(loaded.model.vae))  # fmt: skip
 
