@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genzqa.engine.engine import Engine
 from genzqa.engine.scoring_pass import ScoringPass
@@ -34,7 +34,7 @@ class TorchEngine(Engine):
         # one photo at a time: the encoder's activations then stay small enough for the allocator to keep them
         plan.encodes = 1 if self._device.type == "cpu" else None
         for part in (plan.model.vae, plan.model.unet):
-            part.to(memory_format=torch.channels_last)
+            nn.Module.to(part, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the part's own is slow to import
         self._pass: Any = plan
         if self._device.type == "cuda":
             self._pass = torch.compile(plan, mode="reduce-overhead", fullgraph=True)
