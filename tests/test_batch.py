@@ -61,7 +61,9 @@ def test_the_records_of_genzqa_score(run, scorer):
     done = run("photos")
     assert (done.scored, done.failed, done.rows, done.failed_rows) == (9, 2, 11, 2)
     listed = sorted(map(str, Path("photos").rglob("*.*")))
-    plain = {result.input: json.loads(json.dumps(result.to_dict())) for result in scorer.score_many(listed)}
+    plain = {
+        result.input: json.loads(json.dumps(result.to_dict())) for result in scorer.score_many(listed, batch_size=4)
+    }
     found = records()
     assert list(found) == list(plain)
     validator = Draft202012Validator(

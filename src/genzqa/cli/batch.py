@@ -56,7 +56,7 @@ def batch_command(
     hash_content: Hash = False,
     column: Column = "path",
     http: Http = False,
-    batch_size: BatchSize = 4,
+    batch_size: BatchSize = 16,
     processes: Processes = None,
     engine: EngineName = "local",
     address: Address = None,

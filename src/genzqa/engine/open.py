@@ -99,6 +99,8 @@ def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> O
         name, offline=offline, trainable=False, dtype=_DTYPES[options.precision] if on_torch else torch.float32
     )
     loaded.model.to(device)
+    if loaded.motion is not None:
+        loaded.motion.to(device)
     photos = _engine(loaded, options)
     made: list[Engine] = []
 

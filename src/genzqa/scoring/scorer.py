@@ -159,9 +159,8 @@ class Scorer:
         provenance = self.provenance
         if self.config.video is not None:
             if self.model.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it
-                self.model.motion, self.model.motion_sha256 = load_motion(
-                    self.config.video.motion, offline=self._offline
-                )
+                motion, digest = load_motion(self.config.video.motion, offline=self._offline)
+                self.model.motion, self.model.motion_sha256 = motion.to(self.model.options.torch_device()), digest
             provenance = dataclasses.replace(provenance, timesteps=scoring_timesteps(self.config.video.timesteps))
         with open_video(film.source, self.limits) as reader:
             result = score_video(self.model, self._calibration, provenance, reader, options, progress)
