@@ -54,7 +54,7 @@ def test_every_field_is_required_and_no_other_is_allowed(validator, both_kinds):
         (0, ["interval", 0], -1),
         (0, ["grade"], "great"),
         (0, ["weights_sha256"], "abc"),
-        (0, ["timesteps"], []),
+        (0, ["timesteps"], [1000]),
         (0, ["width"], 0),
         (0, ["notes", 0, "code"], "Not A Code"),
         (0, ["notes", 0], {"code": "grey_scale"}),

@@ -1,4 +1,4 @@
-"""The photos that `mini-student` learns from, as folders of links for ``genzqa distill``: what `mini` was trained on.
+"""The photos for a student of `mini`, as folders of links for ``genzqa distill``: what `mini` itself was trained on.
 
 ``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] --out FOLDER``
 
