@@ -214,7 +214,7 @@ def test_program(small_scorer: Path, clips, tmp_path: Path, monkeypatch: pytest.
     assert "module.ts" not in run.output
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert len(rows) == 3
-    assert rows[0].endswith("worst_time,worst_score")
+    assert rows[0].endswith("worst_time,worst_score,motion,motion_sha256")
     assert "frames only  The score is the mean over single frames" in run.output
 
     options = ["--json", "--timeline", "--frames", "2", "--start", "0.5", "--duration", "1"]
