@@ -151,7 +151,7 @@ def _points(ours: Tensor, theirs: Tensor, calibration: Calibration) -> float:
 
 
 def probe_images(size: int) -> Tensor:
-    """Images ``(PROBES, 3, size, size)`` in [-1, 1] with the spectrum of photos, from very smooth to noisy; always the same."""
+    """Images ``(PROBES, 3, size, size)`` in [-1, 1] with spectra like those of photos, from smooth to noisy; always the same."""
     rng = np.random.default_rng(0)
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
     radius = np.hypot(rows, columns)
@@ -159,6 +159,6 @@ def probe_images(size: int) -> Tensor:
     images = []
     for number in range(PROBES):
         noise = np.fft.rfft2(rng.standard_normal((3, size, size)))
-        image = np.fft.irfft2(noise / radius ** (1.6 - 0.4 * number), (size, size))
+        image = np.fft.irfft2(noise / radius ** (1.3 - 0.3 * number), (size, size))
         images.append(np.tanh(image / image.std() / 2))
     return torch.from_numpy(np.stack(images).astype(np.float32))
