@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import genzqa
+from genzqa.batch.run import identity_of
 from genzqa.cli import app
 from genzqa.engine import batch_size
 from genzqa.engine.engine import MANY, Engine, EngineOptions
@@ -174,6 +175,8 @@ def test_where_memory_runs_out_calls_get_half_as_large() -> None:
     assert engine.calls == [1, 1]  # it has learned
     with pytest.raises(ModelError, match="too little memory"):
         Forgetful(room=0).read(pixels)
+    with pytest.raises(ModelError, match="too little memory"):
+        Forgetful(room=0).read(images(MANY, 8))  # while it looks for the fastest size
 
 
 def test_torch_says_in_its_own_way_that_memory_ran_out() -> None:
@@ -224,6 +227,14 @@ def test_bf16_moves_no_score_by_more_than_a_fifth_of_a_point(backend: str) -> No
     exact, rounded = genzqa.load(), genzqa.load(backend=backend, precision="bf16")  # type: ignore[arg-type]
     differences = [rounded.score(photo).score - exact.score(photo).score for photo in photos]
     assert 0 < np.abs(differences).max() < 0.2
+
+
+def test_another_precision_is_another_model_to_a_batch(small_scorer: Path) -> None:
+    name = f"local-dir:{small_scorer}"
+    exact, rounded, elsewhere = (identity_of(genzqa.load(name, **options))[1]  # type: ignore[arg-type]
+                                 for options in ({}, {"precision": "bf16"}, {"device": "cpu"}))  # fmt: skip
+    assert exact != rounded
+    assert exact == elsewhere
 
 
 def test_openvino_gives_the_scores_of_torch(small_video_scorer: Path, tmp_path: Path) -> None:

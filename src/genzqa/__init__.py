@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from genzqa.engine.engine import EngineOptions
     from genzqa.errors import (
         ConfigError,
         CorruptInputError,
@@ -53,6 +54,7 @@ _HOMES = {
          "ModelNotFoundError", "NotTrainedError", "OfflineError", "OutputError", "TrainingError", "UnsupportedFormatError"),
         "genzqa.errors",
     ),
+    "EngineOptions": "genzqa.engine.engine",
     "Limits": "genzqa.limits",
     "GenzIQA": "genzqa.model.genziqa",
     "Trace": "genzqa.model.genziqa",
@@ -74,6 +76,7 @@ __all__ = [
     "CorruptInputError",
     "DataError",
     "DecoderCrashedError",
+    "EngineOptions",
     "FailedResult",
     "GenzIQA",
     "GenzVQA",

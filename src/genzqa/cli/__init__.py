@@ -61,7 +61,7 @@ class _Program(TyperGroup):
 app = typer.Typer(
     name="genzqa",
     cls=_Program,
-    help="How good a photo looks, without a reference, the way people would say it.",
+    help="How good a photo or a video looks, without a reference, the way people would say it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -84,7 +84,7 @@ def _options(
     """Only what all commands share."""
 
 
-app.command("score", short_help="Score photos.")(score_command)
+app.command("score", short_help="Score photos and videos.")(score_command)
 app.command("batch", short_help="Score folders of millions.")(batch_command)
 app.command("report", short_help="A page about a batch's scores.")(report_command)
 app.command("models", short_help="List the registered models.")(models_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,8 +100,9 @@ class Engine(ABC):
             ModelError: If there is too little memory for a single image.
         """
         if self._at_once is None and len(pixels) >= MANY:
-            self._at_once = batch_size.fastest(lambda count: _discard(self.run(pixels[:count])), len(pixels))
-            batch_size.remember(self._key, self._at_once)
+            with contextlib.suppress(MemoryError):  # too little for one: said below
+                self._at_once = batch_size.fastest(lambda count: _discard(self.run(pixels[:count])), len(pixels))
+                batch_size.remember(self._key, self._at_once)
         parts: list[FrameReadings] = []
         done, at_once = 0, self._at_once or FEW
         while done < len(pixels):
