@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,12 @@ def read_options() -> argparse.Namespace:
         help="where the large base is kept",
     )
     add("--weights", choices=("fp32", "bf16"), default="fp32", help="how the large base is stored")
+    add("--compiled", type=int, nargs="+", default=[], help="batches to measure compiled as well; --device cuda")
+    add(
+        "--one-process",
+        action="store_true",
+        help="measure everything in this process: no time is lost loading, and peaks of a CPU's memory are not its own",
+    )
     add("--out", type=Path, help="write everything here as JSON")
     options = parser.parse_args()
     options.side = options.side or [SIDES[options.size]]
@@ -83,9 +90,28 @@ def read_options() -> argparse.Namespace:
         parser.error(f"--side {wrong[0]}: not a multiple of 64")
     if min([options.repeats, *options.batches, *options.frames]) < 1:
         parser.error("--repeats, --batches and --frames count from 1")
+    if options.compiled and options.device != "cuda":
+        parser.error("--compiled: only on a GPU")
     if options.frames and options.size != "mini":
         parser.error("--frames: only mini scores videos")
     return options
+
+
+def measure_here(name: str, timeout: float, **request: Any) -> dict[str, Any]:
+    """As `measure`, in this process, for as long as it takes.
+
+    Raises:
+        UnfinishedError: It failed, having said why on stderr.
+    """
+    import contestants
+
+    try:
+        return contestants.MEASURES[name](**request)
+    except Exception as error:
+        traceback.print_exc()
+        raise UnfinishedError(f"failed: {error}") from None
+    finally:
+        contestants.clear(request.get("device", "cpu"))
 
 
 def measure(name: str, timeout: float, **request: Any) -> dict[str, Any]:
@@ -115,6 +141,7 @@ class Contestant:
     batch: int = 1
     backend: str = "torch"
     precision: str = "fp32"
+    compiled: bool = False
     rounds: list[dict[str, Any]] = field(default_factory=list)
     skipped: str = ""
 
@@ -125,7 +152,11 @@ class Contestant:
 
     @property
     def label(self) -> str:
-        return self.name if self.name == "plain" else f"{self.name} {self.backend} {self.precision}"
+        return (
+            self.name
+            if self.name == "plain"
+            else f"{self.name} {self.backend} {self.precision}{' compiled' * self.compiled}"
+        )
 
 
 class Run:
@@ -133,6 +164,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self.options, self.scratch = options, scratch
+        self.measure = measure_here if options.one_process else measure
         self.machine = machine(*PACKAGES)
         self.ceilings: dict[str, list[float]] = {precision: [] for precision in sorted({"fp32", *options.precision})}
         self.photos: list[dict[str, Any]] = []
@@ -158,7 +190,7 @@ class Run:
     def _adapter(self) -> Path:
         if self.options.size == "sd21":
             folder = self.options.folder / self.options.weights
-            return Path(measure("build", 3600, folder=str(folder), weights=self.options.weights)["adapter"])
+            return Path(self.measure("build", 3600, folder=str(folder), weights=self.options.weights)["adapter"])
         package = importlib.util.find_spec("genzqa")  # which imports nothing
         assert package is not None
         assert package.origin is not None
@@ -177,7 +209,7 @@ class Run:
     def _ceilings(self) -> None:
         """At the start and at the end, so that a machine that was busy at one of them shows."""
         for precision, rates in self.ceilings.items():
-            measured = measure("ceiling", LOADING, device=self.options.device, precision=precision)
+            measured = self.measure("ceiling", LOADING, device=self.options.device, precision=precision)
             rates.append(measured.pop("flop_per_second"))
             self.machine |= measured
             print(f"matrix products in {precision}: {rates[-1] / 1e12:.3g} TFLOP/s", flush=True)
@@ -187,6 +219,8 @@ class Run:
         plain = Contestant("plain", side, timesteps)
         others = [Contestant("genzqa", side, timesteps, batch, backend, precision) for backend in self.options.backend
                   for precision in self.options.precision for batch in sorted(self.options.batches)]  # fmt: skip
+        others += [Contestant("genzqa", side, timesteps, batch, "torch", precision, compiled=True)
+                   for precision in self.options.precision for batch in self.options.compiled]  # fmt: skip
         for number in range(self.options.repeats):
             for one in (plain, *others):
                 if not one.skipped:
@@ -204,9 +238,16 @@ class Run:
         request: dict[str, Any] = {"adapter": self._variant(one.side, one.timesteps), "device": self.options.device,
                                    "first": number}  # fmt: skip
         if one is not plain:
-            request |= {"backend": one.backend, "precision": one.precision, "batch": one.batch}
+            request |= {
+                "backend": one.backend,
+                "precision": one.precision,
+                "batch": one.batch,
+                "compiled": one.compiled,
+            }
         try:
-            one.rounds.append(measure("plain" if one is plain else "engine", self.options.budget + LOADING, **request))
+            one.rounds.append(
+                self.measure("plain" if one is plain else "engine", self.options.budget + LOADING, **request)
+            )
         except UnfinishedError as error:
             one.skipped = str(error)
 
@@ -224,7 +265,7 @@ class Run:
     def _row(self, one: Contestant, plain: Contestant) -> dict[str, Any]:
         row: dict[str, Any] = {
             "contestant": one.name, "backend": one.backend, "precision": one.precision, "side": one.side,
-            "timesteps": one.timesteps, "batch": one.batch,
+            "timesteps": one.timesteps, "batch": one.batch, "compiled": one.compiled,
         }  # fmt: skip
         if one.skipped:
             return row | {"skipped": one.skipped}
@@ -256,12 +297,12 @@ class Run:
     def _videos(self) -> None:
         """A clip by more and more frames."""
         path = str(self.scratch / "clip.mp4")
-        measure("clip", LOADING, path=path)
+        self.measure("clip", LOADING, path=path)
         adapter = self._variant(self.options.side[0], self.options.timesteps[0])
         for backend, precision, frames in self._video_configurations():
             request = {"adapter": adapter, "device": self.options.device, "backend": backend, "precision": precision}
             try:
-                one = measure("video", self.options.budget + LOADING, path=path, frames=frames, **request)
+                one = self.measure("video", self.options.budget + LOADING, path=path, frames=frames, **request)
             except UnfinishedError as error:
                 print(f"a clip of 8 s by {frames} frames, {backend} {precision}: {error}", flush=True)
                 continue
@@ -292,7 +333,9 @@ class Run:
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
-    name = "plain" if row["contestant"] == "plain" else f"{row['backend']} {row['precision']}"
+    name = (
+        "plain" if row["contestant"] == "plain" else f"{row['backend']} {row['precision']}{' graph' * row['compiled']}"
+    )
     columns = [(row["side"], "5"), (row["timesteps"], "6"), (row["batch"], "6"), (f"  {name}", "<24"), (row["seconds"], "9.3f"),
                (row["photos_per_second"], "10.3f"), (row["peak_mib"], "8.0f")]  # fmt: skip
     if "tflops" in row:

@@ -143,6 +143,50 @@ def test_nothing_runs_after_the_last_layer_without_bias(small_scorer: Path, tmp_
     assert isinstance(plan.unet, UNetPass)
 
 
+def test_nothing_of_the_pass_stays_behind_when_the_model_is_on_another_device(small_scorer: Path) -> None:
+    for loaded in (load_scorer("mini", trainable=False), load_scorer(f"local-dir:{small_scorer}", trainable=False)):
+        loaded.model.to("meta")  # what mixes devices fails there as on a GPU
+        plan, size = pass_of(loaded.model, loaded.config).eval(), loaded.config.preprocessing.size
+        with torch.inference_mode():
+            raw, blocks, queries = plan(torch.zeros(2, 3, size, size, device="meta"))
+        assert {one.device.type for one in (raw, blocks, *queries)} == {"meta"}
+
+
+def test_a_compiled_pass_is_used_for_calls_of_its_size(small_scorer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_model(f"local-dir:{small_scorer}", EngineOptions()).photos
+    assert isinstance(engine, TorchEngine)
+    pixels = images(3, engine.size)
+    wanted, calls = engine.run(pixels), []
+
+    def compiled(plan: ScoringPass, **options: object) -> Callable[[torch.Tensor], object]:
+        return lambda given: (calls.append(len(given)), plan(given))[1]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    engine.compile(2)
+    assert_alike(FrameReadings.joined([engine.run(pixels[:2]), engine.run(pixels[2:])]), wanted)
+    assert calls == [2]
+
+
+def test_without_a_compiler_scoring_goes_on(
+    small_scorer: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_model(f"local-dir:{small_scorer}", EngineOptions()).photos
+    assert isinstance(engine, TorchEngine)
+    pixels = images(2, engine.size)
+    wanted = engine.run(pixels)
+
+    def broken(given: torch.Tensor) -> object:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(torch, "compile", lambda plan, **options: broken)
+    engine.compile(2)
+    for _ in range(2):
+        assert_alike(engine.run(pixels), wanted)
+    assert [record.getMessage() for record in caplog.records] == [
+        "this machine cannot compile the model, which stays slower: Failed to find C compiler."
+    ]
+
+
 def test_the_pass_is_one_graph_for_the_compiler(small_scorer: Path) -> None:
     loaded = load_scorer(f"local-dir:{small_scorer}", trainable=False)
     plan = pass_of(loaded.model, loaded.config).eval()

@@ -37,7 +37,7 @@ class ScoringPass(nn.Module):
         self.model, self.last_queries = model, queries == "last"
         self.encodes: int | None = None
         self.predicts = model.config.use_bias or model.readout is not None
-        steps = torch.tensor(scoring_timesteps(timesteps or model.config.timesteps))
+        steps = torch.tensor(scoring_timesteps(timesteps or model.config.timesteps), device=model.alphas_cumprod.device)
         side = model.config.preprocessing.size // model.latent_factor
         with torch.no_grad():
             self.unet = UNetPass(model.unet, model.prompts(), model.config.lse_temperature, predicts=self.predicts)
@@ -45,7 +45,7 @@ class ScoringPass(nn.Module):
         self.register_buffer("times", times, persistent=False)
         self.register_buffer("alpha_bar", model.alphas_cumprod[steps].view(-1, 1, 1, 1), persistent=False)
         noise = fixed_noise(len(steps), (model.unet.config.in_channels, side, side), model.config.seed)
-        self.register_buffer("noise", noise, persistent=False)
+        self.register_buffer("noise", noise.to(steps.device), persistent=False)
 
     times: Tensor
     alpha_bar: Tensor

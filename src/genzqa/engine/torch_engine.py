@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from genzqa.model.genzvqa import FrameReadings
 if TYPE_CHECKING:
     from genzqa.model.genziqa import GenzIQA
 
+_log = logging.getLogger(__name__)
+COMPILE_AFTER = 512  # images: from there on a minute of compiling is worth it on a GPU
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch's allocators say it
 
 
 class TorchEngine(Engine):
-    """Runs a `ScoringPass`; on a CUDA GPU compiled, with its kernels replayed as a CUDA graph.
+    """Runs a `ScoringPass`; on a CUDA GPU, once many images have come, compiled and its kernels replayed as a CUDA graph.
 
     Args:
         plan: On the device it is to run on.
@@ -35,18 +38,41 @@ class TorchEngine(Engine):
         plan.encodes = 1 if self._device.type == "cpu" else None
         for part in (plan.model.vae, plan.model.unet):
             nn.Module.to(part, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the part's own is slow to import
-        self._pass: Any = plan
-        if self._device.type == "cuda":
-            self._pass = torch.compile(plan, mode="reduce-overhead", fullgraph=True)
+        self._pass, self._images = plan, 0
+        self._compiled: Any = None
+        self._compiled_size = 0
+
+    def compile(self, size: int) -> None:
+        """Compile the pass for calls of ``size`` images, which takes a minute at the next such call; others stay as they are."""
+        self._compiled = torch.compile(self._pass, mode="reduce-overhead", fullgraph=True, dynamic=False)
+        self._compiled_size = size
+
+    def _replayed(self, pixels: Tensor) -> Any:
+        try:
+            return self._compiled(pixels)
+        except Exception as error:  # compilers need more than torch: another compiler, a writable folder
+            if _ran_out(error):
+                raise
+            _log.warning(
+                "this machine cannot compile the model, which stays slower: %s", str(error).strip().partition("\n")[0]
+            )
+            self._compiled_size, self._images = 0, -(1 << 62)  # never again
+            return self._pass(pixels)
 
     def run(self, pixels: Tensor) -> FrameReadings:
         """See `Engine.run`."""
         count = len(pixels)
-        if self._device.type == "cuda":  # one compilation per power of two, not per number of photos
-            pixels = torch.cat([pixels, pixels[-1:].expand(_padding(count), -1, -1, -1)])
+        self._images += count
+        if (
+            self._device.type == "cuda"
+            and self._images > COMPILE_AFTER
+            and count == self._at_once != self._compiled_size
+        ):
+            self.compile(count)
         with torch.inference_mode(), memory_errors(), _single_precision_kept():
-            raw, blocks, queries = self._pass(pixels.to(self._device))
-            found = [one[:count].float().cpu() for one in (raw, blocks, *queries)]
+            moved = pixels.to(self._device)
+            raw, blocks, queries = self._replayed(moved) if count == self._compiled_size else self._pass(moved)
+            found = [one.float().cpu() for one in (raw, blocks, *queries)]
         return FrameReadings(found[0], found[1], found[2:])
 
 
@@ -73,11 +99,6 @@ class PlainEngine(Engine):
             return FrameReadings(found.raw.cpu(), found.block_scores.cpu(), [one.cpu() for one in found.queries])
 
 
-def _padding(count: int) -> int:
-    """What is missing to the next power of two."""
-    return int((1 << (count - 1).bit_length()) - count)
-
-
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Torch's ways to say that memory ran out, as `MemoryError`."""
@@ -87,9 +108,13 @@ def memory_errors() -> Iterator[None]:
         torch.cuda.empty_cache()
         raise MemoryError(str(error)) from None
     except RuntimeError as error:
-        if any(words in str(error).lower() for words in _NO_MEMORY):
+        if _ran_out(error):
             raise MemoryError(str(error)) from None
         raise
+
+
+def _ran_out(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 @contextmanager
