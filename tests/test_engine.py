@@ -19,6 +19,7 @@ import genzqa
 from genzqa.batch.run import identity_of
 from genzqa.cli import app
 from genzqa.engine import batch_size
+from genzqa.engine.batch_size import Way
 from genzqa.engine.engine import MANY, Engine, EngineOptions
 from genzqa.engine.open import open_model, pass_of
 from genzqa.engine.scoring_pass import ScoringPass
@@ -231,28 +232,83 @@ def test_torch_says_in_its_own_way_that_memory_ran_out() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "found"), [
-    (lambda count: 1.0 * count, 1),  # nothing gained
-    (lambda count: 1 + 0.1 * count, 16),
-    (lambda count: 1 + count if count > 4 else 1, 4),
+    (lambda way: 1.0 * way.together, Way(1)),  # nothing gained
+    (lambda way: 1 + 0.1 * way.together, Way(16)),
+    (lambda way: 1 + way.together if way.together > 4 else 1, Way(4)),
+    (lambda way: (1.95 if way.calls == 2 else 1.0) * way.photos, Way(1)),  # two calls at once are hardly faster
+    (lambda way: (1 + way.photos) * (1 if way.calls == 2 else 1.9), Way(8, 2)),
+    (lambda way: (1 + way.photos if way.photos < 4 else 99) * (1 if way.calls == 2 else 1.9), Way(2, 2)),
 ])  # fmt: skip
-def test_the_fastest_size_is_found(seconds: Callable[[int], float], found: int) -> None:
+def test_the_fastest_way_is_found(seconds: Callable[[Way], float], found: Way) -> None:
     clock = [0.0]
 
-    def call(count: int) -> None:
-        clock[0] += seconds(count)
+    def call(way: Way) -> None:
+        clock[0] += seconds(way)
 
-    assert batch_size.fastest(call, 16, lambda: clock[0]) == found
+    assert batch_size.fastest(call, 16, (1, 2), lambda: clock[0]) == found
 
 
 def test_and_remembered_on_this_machine() -> None:
     first = Forgetful(room=100)
     first.read(images(MANY, 8))
-    assert batch_size.remembered(first._key) == first._at_once
+    assert batch_size.remembered(first._key) == first._way is not None
     second = Forgetful(room=100)
     second.read(images(MANY, 8))
-    assert set(second.calls) == {first._at_once}  # no search
-    batch_size._file().write_text("{ not JSON")
-    assert batch_size.remembered(first._key) is None
+    assert set(second.calls) == {first._way.photos}  # no search
+    for damaged in (
+        "{ not JSON",
+        f'{{"{first._key}": 4}}',
+        f'{{"{first._key}": [0, 1]}}',
+        f'{{"{first._key}": [4, "2"]}}',
+    ):
+        batch_size._file().write_text(damaged)
+        assert batch_size.remembered(first._key) is None
+
+
+@pytest.mark.parametrize("way", [Way(2, 2), Way(1, 3), Way(8, 2)])
+def test_calls_at_the_same_time_give_the_same_readings(small_scorer: Path, way: Way) -> None:
+    engine = open_model(f"local-dir:{small_scorer}", EngineOptions()).photos
+    assert isinstance(engine, TorchEngine)
+    pixels, threads = images(7, engine.size), torch.get_num_threads()
+    wanted = FrameReadings.joined([engine.run(one) for one in pixels.split(1)])
+    seen: list[int] = []
+    run = engine.run
+    engine.run = lambda given: (seen.append(torch.get_num_threads()), run(given))[1]  # type: ignore[method-assign]
+    engine._way = way
+    assert_alike(engine.read(pixels), wanted)
+    assert seen.count(1) >= len(seen) - 1  # but for one that is left over, which gets all cores
+    assert torch.get_num_threads() == threads
+    assert_alike(
+        engine.read(pixels[:1]),
+        FrameReadings(wanted.raw[:1], wanted.block_scores[:1], [one[:1] for one in wanted.queries]),
+    )
+
+
+def test_a_small_network_gets_a_call_per_core_from_the_start(small_scorer: Path) -> None:
+    engine = open_model(f"local-dir:{small_scorer}", EngineOptions()).photos
+    threads = torch.get_num_threads()
+    try:
+        for number, way in {1: Way(4), 2: Way(2, 2), 4: Way(1, 4), 8: Way(4)}.items():
+            torch.set_num_threads(number)
+            assert engine.first_way == way
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_one_of_them_without_memory_makes_them_fewer(small_scorer: Path) -> None:
+    engine = open_model(f"local-dir:{small_scorer}", EngineOptions()).photos
+    pixels, run, threads = images(4, engine.size), engine.run, torch.get_num_threads()
+    wanted = run(pixels)
+
+    def forgetful(given: torch.Tensor) -> FrameReadings:
+        if torch.get_num_threads() == 1 and threads > 1:
+            raise MemoryError
+        return run(given)
+
+    engine.run, engine._way = forgetful, Way(2, 2)  # type: ignore[method-assign]
+    assert_alike(engine.read(pixels), wanted)
+    assert engine._way.calls == 1 or threads == 1
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("options", [

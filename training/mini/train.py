@@ -53,19 +53,27 @@ class Average:
     def update(self, model: nn.Module) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for kept, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
+        both = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        floating = [pair for pair in both if pair[0].is_floating_point()]
+        torch._foreach_lerp_([kept for kept, _ in floating], [new for _, new in floating], 1 - decay)
+        for kept, new in both:
+            if not kept.is_floating_point():
                 kept.copy_(new)
+
+
+WARM = 0.05  # of the training
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """5 % linear warm-up, then cosine to a twentieth."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * (step - warm) / (steps - warm))))
+    return learning_rate_at((step + 1) / steps, peak)
+
+
+def learning_rate_at(progress: float, peak: float) -> float:
+    """The same at this part of the training, 0 to 1."""
+    if progress < WARM:
+        return peak * progress / WARM
+    return peak * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * (min(progress, 1) - WARM) / (1 - WARM))))
 
 
 def as_pixels(photos: Photos, index: npt.NDArray[np.int64], size: int) -> torch.Tensor:

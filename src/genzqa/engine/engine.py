@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genzqa.engine import batch_size
+from genzqa.engine.batch_size import Way
 from genzqa.errors import ConfigError, ModelError
 from genzqa.model.cross_attention import Block
 from genzqa.model.genzvqa import FrameReadings
@@ -19,7 +20,7 @@ from genzqa.model.genzvqa import FrameReadings
 Backend = Literal["torch", "openvino", "onnx"]
 Precision = Literal["fp32", "bf16"]
 MANY = 16  # photos in one call; from there on it is worth finding out how many are fastest
-FEW = 4  # per call of the network until then: bounds memory
+FEW = 4  # under way together until then: bounds memory
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Engine(ABC):
     def __init__(self, blocks: Sequence[Block | str], size: int, key: str) -> None:
         self.blocks, self.size = tuple(blocks), size
         self._key = f"{key}/{torch.get_num_threads()} threads"
-        self._at_once = batch_size.remembered(self._key)
+        self._way = batch_size.remembered(self._key)
 
     @abstractmethod
     def run(self, pixels: Tensor) -> FrameReadings:
@@ -94,30 +95,52 @@ class Engine(ABC):
     def read(self, pixels: Tensor) -> FrameReadings:
         """Read images ``(B, 3, size, size)`` in [-1, 1], any number of them, in calls of the size that is fastest.
 
-        Where memory runs out, calls get half as large and it goes on.
+        Where memory runs out, fewer are under way at the same time, and it goes on.
 
         Raises:
             ModelError: If there is too little memory for a single image.
         """
-        if self._at_once is None and len(pixels) >= MANY:
+        if self._way is None and len(pixels) >= MANY:
             with contextlib.suppress(MemoryError):  # too little for one: said below
-                self._at_once = batch_size.fastest(lambda count: _discard(self.run(pixels[:count])), len(pixels))
-                batch_size.remember(self._key, self._at_once)
+                self._way = batch_size.fastest(
+                    lambda way: _discard(self.run_all(torch.split(pixels[: way.together], way.photos), way.calls)), len(pixels),
+                    self.calls_at_once,
+                )  # fmt: skip
+                batch_size.remember(self._key, self._way)
         parts: list[FrameReadings] = []
-        done, at_once = 0, self._at_once or FEW
+        done, way = 0, self._way or self.first_way
         while done < len(pixels):
+            rest = pixels[done : done + way.together]
+            photos = min(way.photos, -(-len(rest) // way.calls))  # a few are shared out as well
             try:
-                parts.append(self.run(pixels[done : done + at_once]))
+                parts += self.run_all(torch.split(rest, photos), way.calls)
             except MemoryError:
-                if at_once == 1:
+                if way.together == 1:
                     raise ModelError("there is too little memory to score one photo",
                                      hint="use a smaller model, or --precision bf16") from None  # fmt: skip
-                at_once = max(1, at_once // 2)
-                self._at_once = at_once
+                way = self._way = Way(max(1, way.together // 2))
                 continue
-            done += at_once
+            done += len(rest)
         return FrameReadings.joined(parts)
 
+    @property
+    def first_way(self) -> Way:
+        """How few images are read, as long as nothing has been measured."""
+        return Way(FEW)
 
-def _discard(_: FrameReadings) -> None:
+    @property
+    def calls_at_once(self) -> Sequence[int]:
+        """How many calls at the same time are worth trying."""
+        return (1,)
+
+    def run_all(self, parts: Sequence[Tensor], calls: int) -> list[FrameReadings]:
+        """`run` for each, ``calls`` at the same time.
+
+        Raises:
+            MemoryError: As `run`.
+        """
+        return [self.run(part) for part in parts]
+
+
+def _discard(_: Sequence[FrameReadings]) -> None:
     pass

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from genzqa.engine.engine import Engine
+from genzqa.engine.batch_size import Way
+from genzqa.engine.engine import FEW, Engine
 from genzqa.engine.scoring_pass import ScoringPass
 from genzqa.model.genzvqa import FrameReadings
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 COMPILE_AFTER = 512  # images: from there on a minute of compiling is worth it on a GPU
+SMALL = (
+    50_000_000  # parameters; a larger network keeps all cores busy with one call, and several would take gigabytes each
+)
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch's allocators say it
 
 
@@ -41,6 +46,8 @@ class TorchEngine(Engine):
         self._pass, self._images = plan, 0
         self._compiled: Any = None
         self._compiled_size = 0
+        self._workers: tuple[int, ThreadPoolExecutor] | None = None
+        self._small = sum(parameter.numel() for parameter in plan.parameters()) < SMALL
 
     def compile(self, size: int) -> None:
         """Compile the pass for calls of ``size`` images, which takes a minute at the next such call; others stay as they are."""
@@ -66,7 +73,8 @@ class TorchEngine(Engine):
         if (
             self._device.type == "cuda"
             and self._images > COMPILE_AFTER
-            and count == self._at_once != self._compiled_size
+            and self._way is not None
+            and count == self._way.photos != self._compiled_size
         ):
             self.compile(count)
         with torch.inference_mode(), memory_errors(), _single_precision_kept():
@@ -74,6 +82,27 @@ class TorchEngine(Engine):
             raw, blocks, queries = self._replayed(moved) if count == self._compiled_size else self._pass(moved)
             found = [one.float().cpu() for one in (raw, blocks, *queries)]
         return FrameReadings(found[0], found[1], found[2:])
+
+    @property
+    def calls_at_once(self) -> Sequence[int]:
+        """On a CPU also one call per core: cores that share a call wait for each other at every layer."""
+        threads = torch.get_num_threads()
+        return (1, threads) if self._device.type == "cpu" and threads > 1 and self._small else (1,)
+
+    @property
+    def first_way(self) -> Way:
+        """One call per core where a few images can do with that."""
+        calls = self.calls_at_once[-1]
+        return Way(FEW // calls, calls) if calls <= FEW else Way(FEW)
+
+    def run_all(self, parts: Sequence[Tensor], calls: int) -> list[FrameReadings]:
+        """See `Engine.run_all`."""
+        if calls == 1 or len(parts) == 1:
+            return super().run_all(parts, calls)
+        if self._workers is None or self._workers[0] != calls:
+            self._workers = calls, ThreadPoolExecutor(calls, "genzqa-core", torch.set_num_threads, (1,))
+        with _one_thread_a_call():
+            return list(self._workers[1].map(self.run, parts))
 
 
 class PlainEngine(Engine):
@@ -115,6 +144,18 @@ def memory_errors() -> Iterator[None]:
 
 def _ran_out(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """Some of the libraries under torch have one number of threads for the whole process, others one for every thread: set it here
+    and in the workers, and leave this thread with the one it had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
