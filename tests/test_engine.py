@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -352,6 +353,23 @@ def test_openvino_gives_the_scores_of_torch(small_video_scorer: Path, tmp_path: 
     before = [path.stat().st_mtime_ns for path in graphs]
     genzqa.load(name, backend="openvino")
     assert [path.stat().st_mtime_ns for path in graphs] == before  # converted once
+
+
+def test_what_killed_conversions_left_is_cleared_away(tmp_path: Path) -> None:
+    from genzqa.engine import openvino_engine
+
+    old, young = (tmp_path / "cache" / "openvino" / f".making-{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "encoder.xml").write_text("<half")
+    os.utime(old, (1, 1))
+
+    def fails() -> ScoringPass:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        openvino_engine.converted(fails, "key")
+    assert [path.name for path in young.parent.iterdir()] == [".making-young"]
 
 
 def test_no_backend_opens_a_connection(small_scorer: Path, tmp_path: Path) -> None:

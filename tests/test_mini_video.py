@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from PIL import Image
 import genzqa
 from videos import encode
 
-PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+ROOT = Path(__file__).parents[1]
+PHOTOS = ROOT / "examples" / "photos"
+CLIPS = ROOT.parent / "shared" / "data" / "clips"
 COUNT = 76  # frames, at 30 a second
 
 
@@ -77,3 +81,57 @@ def test_it_says_that_its_scale_is_one_of_photos(scorer: genzqa.Scorer) -> None:
     assert {"photo_calibration"} <= {note.code for note in result.notes}
     assert len(result.gamma) == 10
     assert 0 < result.score < 100
+
+
+LADDERS = (
+    "frame_rate",
+    "repeats",
+    "freeze",
+    "judder",
+    "shake",
+    "flicker",
+    "temporal_noise",
+    "h264",
+    "hevc",
+    "vp9",
+    "av1",
+)
+
+
+@pytest.fixture(scope="module")
+def ladders() -> Iterator[dict[str, list[list[bytes]]]]:
+    """Of every ladder the intact video and three steps down, of real clips and of a camera that moves over a photo."""
+    if not CLIPS.is_dir():
+        pytest.skip("the clips are not here")
+    folder = str(ROOT / "training" / "video")
+    sys.path.insert(0, folder)
+    try:
+        from encoders import CODECS, NEARLY_LOSSLESS, encoded
+        from faults import FAULTS
+        from ladders import clip_frames
+
+        made: dict[str, list[list[bytes]]] = {}
+        for frames in (
+            clip_frames(CLIPS / "bikes.mp4"),
+            clip_frames(CLIPS / "carphone_pristine.mp4"),
+            panned("parrots.jpg"),
+        ):
+            intact = encoded(frames, *NEARLY_LOSSLESS)
+            for name, fault in FAULTS.items():
+                steps = [fault(frames, strength, np.random.default_rng(7))[0] for strength in (0.25, 0.5, 1.0)]
+                made.setdefault(name, []).append([intact, *(encoded(step, *NEARLY_LOSSLESS) for step in steps)])
+            for name, (codec, options, rates) in CODECS.items():
+                coded = [encoded(frames, codec, options, crf) for crf in (rates[1], rates[2], rates[4])]
+                made.setdefault(name, []).append([intact, *coded])
+        yield made
+    finally:
+        sys.path.remove(folder)
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_the_mean_score_falls_along_every_ladder(
+    scorer: genzqa.Scorer, ladders: dict[str, list[list[bytes]]], ladder: str
+) -> None:
+    means = np.mean([[scorer.score(video).score for video in videos] for videos in ladders[ladder]], 0)
+    assert len(ladders[ladder]) == 3
+    assert (np.diff(means) < 0).all(), means

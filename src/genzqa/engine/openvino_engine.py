@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from genzqa.engine.scoring_pass import ScoringPass
 
 ENCODER, READER = "encoder.xml", "reader.xml"
+DAY = 86_400  # seconds
 
 
 class OpenVINOEngine(Engine):
@@ -77,6 +79,7 @@ def converted(build: Callable[[], ScoringPass], key: str) -> tuple[Path, Path]:
     folder = cache_folder() / "openvino" / digest
     if not (folder / READER).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_away(folder.parent)
         made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
         try:
             write_graphs(build(), made)
@@ -85,6 +88,14 @@ def converted(build: Callable[[], ScoringPass], key: str) -> tuple[Path, Path]:
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return folder / ENCODER, folder / READER
+
+
+def _clear_away(folder: Path) -> None:
+    """What a conversion left that was killed; one that still runs is younger."""
+    for left in folder.glob(".making-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left)
 
 
 def write_graphs(plan: ScoringPass, folder: Path) -> None:

@@ -14,7 +14,7 @@ from genzqa.scoring.scorer import Scorer, load
 from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
-EXPECTED = {"22ecb2422222f7d25d7640370c0c2bacaed274266f275be9b3fa5801518f32fb": 52.1462}
+EXPECTED = {"966384ebf86bcbcd6bfe35890f97aa766bc174e64a326f651f630030d47fb93a": 52.1463}
 """Scores of the photo by the SHA-256 of the adapter's weights; other models must repeat what they said at the start."""
 
 TOLERANCE = 0.05  # score points: other processors and libraries round otherwise
