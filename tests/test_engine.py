@@ -237,8 +237,8 @@ def test_torch_says_in_its_own_way_that_memory_ran_out() -> None:
     (lambda way: 1 + 0.1 * way.together, Way(16)),
     (lambda way: 1 + way.together if way.together > 4 else 1, Way(4)),
     (lambda way: (1.95 if way.calls == 2 else 1.0) * way.photos, Way(1)),  # two calls at once are hardly faster
-    (lambda way: (1 + way.photos) * (1 if way.calls == 2 else 1.9), Way(8, 2)),
-    (lambda way: (1 + way.photos if way.photos < 4 else 99) * (1 if way.calls == 2 else 1.9), Way(2, 2)),
+    (lambda way: (1 + way.photos) * (1 if way.calls == 2 else 2.5), Way(2, 2)),  # no more than two a core
+    (lambda way: (1 + way.photos if way.photos < 2 else 99) * (1 if way.calls == 2 else 1.9), Way(1, 2)),
 ])  # fmt: skip
 def test_the_fastest_way_is_found(seconds: Callable[[Way], float], found: Way) -> None:
     clock = [0.0]

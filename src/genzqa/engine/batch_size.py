@@ -14,6 +14,7 @@ from genzqa.files import write_atomically
 from genzqa.model.registry import cache_folder
 
 LARGEST = 32  # photos of all calls together
+PER_CORE = 2  # photos of one of several calls at once; more take memory and bring little
 WORTH = 1.03  # what takes twice the memory must give at least so many times the photos a second
 
 
@@ -79,7 +80,7 @@ def _fastest(call: Callable[[Way], None], largest: int, calls: int, now: Callabl
     best = Way(1, calls)
     call(best)  # the first call of all is slower
     speed = rate(best)
-    while 2 * best.together <= largest:
+    while 2 * best.together <= largest and (calls == 1 or best.photos < PER_CORE):
         larger = Way(2 * best.photos, calls)
         try:
             found = rate(larger)

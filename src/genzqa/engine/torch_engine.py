@@ -85,9 +85,11 @@ class TorchEngine(Engine):
 
     @property
     def calls_at_once(self) -> Sequence[int]:
-        """On a CPU also one call per core: cores that share a call wait for each other at every layer."""
+        """Of a small network on a CPU one call per core: cores that share a call wait for each other at every layer."""
         threads = torch.get_num_threads()
-        return (1, threads) if self._device.type == "cpu" and threads > 1 and self._small else (1,)
+        if self._device.type != "cpu" or threads == 1 or not self._small:
+            return (1,)
+        return (threads,) if threads <= FEW else (1, threads)  # with many cores one call is tried as well
 
     @property
     def first_way(self) -> Way:
