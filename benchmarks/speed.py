@@ -81,7 +81,7 @@ def read_options() -> argparse.Namespace:
     add(
         "--one-process",
         action="store_true",
-        help="measure everything in this process: no time is lost loading, and peaks of a CPU's memory are not its own",
+        help="measure everything in this process: models load once for all batches, peaks of a CPU's memory add up",
     )
     add("--out", type=Path, help="write everything here as JSON")
     options = parser.parse_args()
