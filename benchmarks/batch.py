@@ -32,7 +32,7 @@ from genzqa.media.prepare import prepare_photo
 from genzqa.scoring.scorer import Scorer, load
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "photos"
-SIDE, BATCH, PART = 512, 4, 50_000
+SIDE, BATCH, PART = 512, 16, 50_000  # BATCH: what `genzqa batch` takes unless told
 
 
 def make_photos(folder: Path, count: int) -> list[str]:

@@ -21,6 +21,7 @@ Backend = Literal["torch", "openvino", "onnx"]
 Precision = Literal["fp32", "bf16"]
 MANY = 16  # photos in one call; from there on it is worth finding out how many are fastest
 FEW = 4  # under way together until then: bounds memory
+WAVE = 8  # calls in turn that are handed over at once: a core that is done with its own takes the next without waiting
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Engine(ABC):
         parts: list[FrameReadings] = []
         done, way = 0, self._way or self.first_way
         while done < len(pixels):
-            rest = pixels[done : done + way.together]
+            rest = pixels[done : done + WAVE * way.together]
             photos = min(way.photos, -(-len(rest) // way.calls))  # a few are shared out as well
             try:
                 parts += self.run_all(torch.split(rest, photos), way.calls)
