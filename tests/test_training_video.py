@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -125,10 +126,37 @@ def test_the_order_loss_is_of_faults_that_lower_the_score_too_little(recipe) -> 
     assert loss([80, 40, 80, 70, 75, 30]) > 0  # an encoding that beats the milder one
 
 
-def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, tmp_path: Path) -> None:
+def test_the_ladder_loss_is_of_steps_that_fall_too_little(recipe) -> None:
+    from genzqa.model.cross_attention import Block
+    from genzqa.model.modulator import TemporalQualityModulator
+
+    module = recipe["modulator"]
+    modulator = TemporalQualityModulator([Block("a", "a", 1, 64)], 8, 4)  # gamma is 1 at first: the frames alone
+    share = torch.tensor([1.0, 0.9, 0.5]).expand(2, 1, 3)
+
+    def ladders(*raw: list[float]) -> object:
+        shape = (2, 1, 3)
+        return module.Ladders(torch.tensor(raw)[:, None], [torch.zeros(*shape, 64)], torch.zeros(*shape, 5, 8),
+                              torch.zeros(*shape, 5, 4), share)  # fmt: skip
+
+    assert module.rising(modulator, ladders([80, 75, 50], [80, 76, 60])).item() == 0  # half of 8 and of 32 points
+    assert module.rising(modulator, ladders([80, 78, 50], [80, 76, 60])).item() == pytest.approx(2 / 4 + 1 / 2)
+    assert module.rising(modulator, ladders([80, 82, 50], [80, 70, 50])).item() == pytest.approx(
+        6 / 4
+    )  # the mean falls
+    videos = ladders([80, 82, 50], [60, 50, 30])
+    assert module.steps_of(modulator, videos).tolist() == [[-4, -26]]
+    assert module.missed(modulator, videos).item() == 0  # intact videos score what their frames do
+    torch.nn.init.constant_(modulator.linear["a"].bias, 1.1)
+    assert module.missed(modulator, videos).item() == pytest.approx((8**2 + 6**2) / 2 / 100, rel=1e-4)
+
+
+def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, tmp_path: Path, monkeypatch) -> None:
     import shutil
 
     temporal, windows = recipe["temporal"], recipe["windows"]
+    ladders = {"ladders": (("freeze", "vp9"), (0.3, 0.9), True), "mild": (("temporal_noise",), (0.1,), False)}
+    monkeypatch.setattr(temporal, "LADDERS", ladders)
     config = tomllib.loads((ROOT / "training" / "video" / "video.toml").read_text())
     config["network"] |= {"width": 8, "ratio": 2}
     for part in config["motion"]:
@@ -154,7 +182,21 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     name = f"local-dir:{small_scorer}"
     temporal.train_motion(config, tmp_path)
     temporal.read_windows(config, tmp_path, name)
+    sources = [temporal.Source("a.mp4", tmp_path / "clips" / "a.mp4")]
+    sources += [temporal.Source(f"photo {number}", photo()) for number in range(4)]
+    for which, (kinds, strengths, _) in ladders.items():
+        temporal.read_ladders(config, tmp_path, name, which, sources)
+        read = load_file(tmp_path / f"{which}.safetensors")
+        assert read["raw"].shape == (5, len(kinds), 1 + len(strengths))
+        assert read["held_out"].sum() == 1
+        assert (read["share"].diff(dim=2) < 0).all()
+        assert (read["raw"].std(dim=2) > 0).all() == (
+            which == "ladders"
+        )  # of the others only the intact one is looked at
+        assert (read["slow"].flatten(3).std(dim=2) > 0).any()
     temporal.fit_modulators(config, tmp_path, name)
+    told = json.loads((tmp_path / "modulator.json").read_text())
+    assert set(told["published"]["held_out_steps"]["ladders"]) == {"freeze", "vp9"}
     shutil.copytree(small_scorer, tmp_path / "model" / "adapter")
     temporal.write_adapter(config, tmp_path, tmp_path / "model", "published")
     written = load_file(tmp_path / "model" / "adapter" / "adapter.safetensors")

@@ -26,43 +26,13 @@ import genzqa
 sys.path.append(str(Path(__file__).parents[1] / "mini"))
 
 from encoders import CODECS, NEARLY_LOSSLESS, encoded
-from faults import FAULTS, RATE, Frames
+from faults import FAULTS, Frames
+from graded import clip_frames, panned
 
-from genzqa.media.video import open_video
 from genzqa.model.adapter import load_scorer
 from genzqa.scoring.calibration import calibrate
 
-SECONDS = 2.6
-WIDEST = 480  # pixels; larger clips are reduced
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-def clip_frames(path: Path) -> Frames:
-    """The clip's first seconds as a screen of `RATE` frames per second shows them; even sides, at most `WIDEST` wide."""
-    with open_video(path) as video:
-        count = int(min(SECONDS, video.facts.duration) * RATE)
-        moments = [one.pixels for one in video.moments([n / RATE for n in range(count)])]
-    height, width = moments[0].shape[:2]
-    scale = min(1.0, WIDEST / width)
-    size = (int(width * scale) // 2 * 2, int(height * scale) // 2 * 2)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(np.asarray(one, np.uint8)).resize(size, Image.Resampling.BICUBIC))
-            for one in moments
-        ]
-    )
-
-
-def panned(path: Path, number: int) -> Frames:
-    """A camera that moves steadily over a photo."""
-    photo = Image.open(path).convert("RGB")
-    rng = np.random.default_rng(number)
-    width, height = 384, 256
-    room = np.array([photo.width - width, photo.height - height], float)
-    ends = rng.uniform(0, 1, (2, 2)) * room
-    places = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, int(SECONDS * RATE))[:, None]
-    return np.stack([np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + width, y + height)))
-                     for x, y in places])  # fmt: skip
 
 
 def ladders(frames: Frames) -> Iterator[tuple[str, list[bytes]]]:
@@ -105,7 +75,10 @@ def main() -> None:
     }
     if arguments.kodak:
         photos = sorted(arguments.kodak.glob("*.png"))[:: max(1, 24 // arguments.photos)][: arguments.photos]
-        sources |= {path.name: panned(path, number) for number, path in enumerate(photos)}
+        sources |= {
+            path.name: panned(Image.open(path).convert("RGB"), np.random.default_rng(number))
+            for number, path in enumerate(photos)
+        }
     scores: dict[str, list[tuple[list[float], list[float]]]] = {}
     with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
         for found in pool.map(scored, sources.values()):

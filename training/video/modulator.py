@@ -14,6 +14,7 @@ from genzqa.model.modulator import TemporalQualityModulator
 
 CODED = len(CODED_STRENGTHS)  # the last variants of every window
 LEAST_FALL = 1.0  # MOS units
+VIDEOS = 400  # of a batch of ladders
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,33 @@ class Samples:
     slow: torch.Tensor
     fast: torch.Tensor
     share: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Ladders:
+    """Whole videos of S sources in L ladders of K steps, the first of which is the intact video.
+
+    raw, share ``(S, L, K)``; queries: P tensors ``(S, L, K, C)``; slow ``(S, L, K, clips, F)``, fast likewise.
+    """
+
+    raw: torch.Tensor
+    queries: Sequence[torch.Tensor]
+    slow: torch.Tensor
+    fast: torch.Tensor
+    share: torch.Tensor
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Ladders:
+        """Those of some sources."""
+        index = torch.from_numpy(rows)
+        return Ladders(self.raw[index], [layer[index] for layer in self.queries], self.slow[index], self.fast[index],
+                       self.share[index])  # fmt: skip
+
+    def scores(self, modulator: TemporalQualityModulator) -> torch.Tensor:
+        """``(S, L, K)``."""
+        gamma = modulated(
+            modulator, [layer.flatten(0, 2) for layer in self.queries], self.slow.flatten(0, 2), self.fast.flatten(0, 2)
+        )
+        return self.raw * gamma.view(self.raw.shape)
 
 
 def modulated(modulator: TemporalQualityModulator, queries: Sequence[torch.Tensor], slow: torch.Tensor,
@@ -70,7 +98,8 @@ def draw(
 
 
 def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chosen: npt.NDArray[np.int64],
-                    held: npt.NDArray[np.int64], plan: dict[str, float], seed: int) -> list[dict[str, float]]:  # fmt: skip
+                    held: npt.NDArray[np.int64], ladders: Sequence[Ladders], plan: dict[str, float],
+                    seed: int) -> list[dict[str, float]]:  # fmt: skip
     """Train in place; returns the figures on the held-out windows before and during training."""
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(modulator.parameters(), lr=plan["rate"], weight_decay=0.02)
@@ -83,6 +112,10 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
         modulator.train()
         loss = ((raw * modulated(modulator, queries, slow, fast) - target) ** 2).mean() / 100
         loss = loss + plan["order"] * out_of_order(modulator, samples, rng.choice(chosen, int(plan["ordered"])))
+        for one in ladders:
+            drawn = rng.choice(len(one.raw), min(len(one.raw), VIDEOS // one.raw[0].numel()), replace=False)
+            videos = one.of(drawn)
+            loss = loss + missed(modulator, videos) + plan["ladders"] * rising(modulator, videos)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(modulator.parameters(), 1.0)
@@ -91,7 +124,7 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
         if (step + 1) % int(plan["check_every"]) == 0:
             history.append({"step": step + 1, **figures(modulator, samples, held, int(plan["clips"]))})
     modulator.eval()
-    level(modulator, samples, chosen)
+    level(modulator, samples, chosen, ladders)
     history.append({"step": int(plan["steps"]), "levelled": 1, **figures(modulator, samples, held, int(plan["clips"]))})
     return history
 
@@ -110,15 +143,48 @@ def out_of_order(modulator: TemporalQualityModulator, samples: Samples, rows: np
     return torch.relu(falls - (0.5 * due).clamp(max=-LEAST_FALL))[due < 0].mean()
 
 
+def missed(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
+    """Squared error of the intact videos of these ladders, without which their order would be bought with gammas that differ
+    from one sound video to the next."""
+    gamma = intact_gamma(modulator, ladders)
+    return ((ladders.raw[:, 0, 0] * (gamma - ladders.share[:, 0, 0])) ** 2).mean() / 100
+
+
+def intact_gamma(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
+    """``(S,)``."""
+    queries = [layer[:, 0, 0] for layer in ladders.queries]
+    return modulated(modulator, queries, ladders.slow[:, 0, 0], ladders.fast[:, 0, 0])
+
+
+def rising(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
+    """By how many MOS units, on average, the steps of these ladders fall too little: of every source, and of their mean."""
+    falls, due = ladders.scores(modulator).diff(dim=2), (ladders.raw[:, :, :1] * ladders.share).diff(dim=2)
+    short = torch.relu(falls - (0.5 * due).clamp(max=-LEAST_FALL))[due < 0].mean()
+    return short + torch.relu(falls.mean(0) - (0.5 * due.mean(0)).clamp(max=-LEAST_FALL)).mean()
+
+
 @torch.no_grad()
-def level(modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64]) -> None:
-    """Scale gamma so that windows as filmed keep, on average, the share they ought to: trained on squared error it stays near
-    the mean of all windows, most of which are faulty, and a sound video would lose what it never lacked. Changes no order."""
+def steps_of(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
+    """How much the mean over the sources changes from step to step: ``(L, K - 1)``, MOS units."""
+    return ladders.scores(modulator).mean(0).diff(dim=1)
+
+
+@torch.no_grad()
+def level(
+    modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64], ladders: Sequence[Ladders]
+) -> None:
+    """Scale gamma so that windows and videos as filmed keep, on average, the share they ought to: trained on squared error it
+    stays near the mean of all, most of which are faulty, and a sound video would lose what it never lacked. Changes no order."""
     index = torch.from_numpy(rows)
     queries = [layer[index, 0] for layer in samples.queries]
     slow, fast = (motion[index, :1].expand(-1, 2, -1) for motion in (samples.slow, samples.fast))  # two clips alike
-    gamma = modulated(modulator, queries, slow, fast)
-    factor = samples.share[index, 0].mean() / gamma.mean()
+    kept = [modulated(modulator, queries, slow, fast).mean() / samples.share[index, 0].mean()]
+    for one in ladders:
+        intact = [layer[:, 0, 0] for layer in one.queries]
+        kept.append(
+            modulated(modulator, intact, one.slow[:, 0, 0], one.fast[:, 0, 0]).mean() / one.share[:, 0, 0].mean()
+        )
+    factor = len(kept) / torch.stack(kept).sum()
     for layer in modulator.linear.values():
         assert isinstance(layer, torch.nn.Linear)
         layer.weight.mul_(factor)

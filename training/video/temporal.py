@@ -1,7 +1,8 @@
 """Give the embedded model its temporal part: ``python training/video/temporal.py --biq2021 DIR --cache DIR --out DIR ...``.
 
-Stage 1 cuts windows, stage 2 trains the motion network, stage 3 reads the windows with the frozen image model and motion
-network, stage 4 trains the modulator in both forms, stage 5 writes it into the adapter. What a stage has made is used again.
+Stage 1 cuts windows, stage 2 trains the motion network, stage 3 reads the windows, and whole videos in ladders, with the frozen
+image model and motion network, stage 4 trains the modulator in both forms, stage 5 writes it into the adapter. What a stage
+has made is used again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from scipy.stats import spearmanr
 sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's recipe: photos, averaging, the manifest
 
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
-from modulator import Samples, train_modulator
+from graded import MILD, WHOLE, Reading, Source, read_source
+from modulator import Ladders, Samples, intact_gamma, steps_of, train_modulator
 from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, still, to_clip
 from windows import Window, camera_moves, real_windows
 
@@ -44,6 +46,7 @@ from photos import open_biq2021
 from train import Average, keep, learning_rate
 
 FORMS = ("published", "ordered")
+LADDERS = {"ladders": WHOLE, "mild": MILD}
 TEMPORAL = "temporal part: "  # before its entries in the list of training data
 
 
@@ -219,6 +222,46 @@ def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
     return {name: value.float().numpy() for name, value in row.items()}
 
 
+def drawn_sources(arguments: argparse.Namespace, config: dict[str, Any], name: str) -> list[Source]:
+    """Of the windows' sources some for the ladders ``name``: clips and photos, those held out last."""
+    plan, rng = config[name], np.random.default_rng((config["seed"], len(name)))
+    source = np.load(arguments.out / "windows.npz")["source"]
+    files = {path.name: path for folder in arguments.clips for path in sorted(folder.rglob("*.mp4"))}
+    photos = open_biq2021(arguments.biq2021, arguments.cache, 500, config["seed"])
+    pixels = {str(one): photos.pixels[i] for i, one in enumerate(photos.name)}
+    pristine = np.load(arguments.cache / "pristine.npy", mmap_mode="r")
+    squares = json.loads((arguments.cache / "pristine.json").read_text())
+    pixels |= {one.rsplit(" ", 1)[0]: pristine[i] for i, one in enumerate(squares)}
+    sources = []
+    parts = split(source, config["held_out"], config["seed"])
+    for part, share in zip(parts, (1.0, plan["held_out"]), strict=True):
+        for known, count in ((files, plan["real"]), (pixels, plan["moves"])):
+            names = [str(one) for one in np.unique(source[part]) if one in known]
+            drawn = rng.choice(names, min(len(names), round(share * count)), replace=False)
+            sources += [Source(str(one), known[str(one)]) for one in drawn]
+    return sources
+
+
+def read_ladders(config: dict[str, Any], out: Path, model_name: str, name: str, sources: list[Source]) -> None:
+    """``<name>.safetensors``: these sources in ladders, and which of them are held out."""
+    windows = np.load(out / "windows.npz")["source"]
+    held = windows[split(windows, config["held_out"], config["seed"])[1]]
+    what = Reading(*LADDERS[name], motion_size=config["scorer"]["motion_size"])
+    seeds = np.random.SeedSequence(config["seed"] + len(name)).spawn(len(sources))
+    with ProcessPoolExecutor(
+        os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
+    ) as pool:
+        rows = list(pool.map(_read_ladders, sources, [what] * len(sources), seeds))
+    tensors = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
+    tensors["held_out"] = torch.from_numpy(np.isin([one.name for one in sources], held))
+    save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{name}.safetensors")
+
+
+@torch.inference_mode()
+def _read_ladders(source: Source, what: Reading, seed: np.random.SeedSequence) -> dict[str, npt.NDArray[np.float32]]:
+    return read_source(source, what, _reading.reader, _reading.network, np.random.default_rng(seed))
+
+
 def _readings(reader: GenzVQA, frames: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Mean quality and mean queries ``(C,)`` of a window's frames."""
     found = reader.read_frames(torch.stack([to_network(frame.astype(np.float32) / 255) for frame in frames]))
@@ -231,15 +274,35 @@ def fit_modulators(config: dict[str, Any], out: Path, model_name: str) -> None:
     samples = Samples(stored["raw"], [stored[f"query.{p}"] for p in range(len(blocks))], stored["slow"], stored["fast"],
                       stored["share"])  # fmt: skip
     chosen, held = split(np.load(out / "windows.npz")["source"], config["held_out"], config["seed"])
+    whole = {name: load_file(out / f"{name}.safetensors") for name in LADDERS}
+    learned, unseen = (
+        [_ladders(stored, len(blocks), held_out) for stored in whole.values()] for held_out in (False, True)
+    )
     report = {}
     for form in FORMS:
         torch.manual_seed(config["seed"] + 3)
         modulator = TemporalQualityModulator(blocks, samples.slow.shape[2], samples.fast.shape[2], form=form)
-        report[form] = train_modulator(modulator, samples, chosen, held, config["modulator"], config["seed"] + 3)
+        history = train_modulator(modulator, samples, chosen, held, learned, config["modulator"], config["seed"] + 3)
+        steps = {
+            name: {
+                kind: [round(step, 2) for step in row]
+                for kind, row in zip(what[0], steps_of(modulator, one).tolist(), strict=True)
+            }
+            for (name, what), one in zip(LADDERS.items(), unseen, strict=True)
+        }
+        spread = {part: round(float(intact_gamma(modulator, ladders[-1]).detach().std()), 3)
+                  for part, ladders in (("learned", learned), ("held_out", unseen))}  # fmt: skip
+        report[form] = {"windows": history, "held_out_steps": steps, "intact_gamma_deviation": spread}
         keep(modulator.state_dict(), out / f"modulator-{form}.safetensors")
     (out / "modulator.json").write_text(
         json.dumps({"windows": len(chosen), "held_out": len(held), **report}, indent=2) + "\n"
     )
+
+
+def _ladders(stored: dict[str, torch.Tensor], blocks: int, held_out: bool) -> Ladders:
+    rows = np.flatnonzero(stored["held_out"].numpy() == held_out)
+    return Ladders(stored["raw"], [stored[f"query.{p}"] for p in range(blocks)], stored["slow"], stored["fast"],
+                   stored["share"]).of(rows)  # fmt: skip
 
 
 def write_adapter(config: dict[str, Any], out: Path, embedded: Path, form: str) -> None:
@@ -285,6 +348,8 @@ def main() -> None:
         train_motion(config, out)
     if 3 in arguments.stage:
         read_windows(config, out, arguments.model)
+        for name in LADDERS:
+            read_ladders(config, out, arguments.model, name, drawn_sources(arguments, config, name))
     if 4 in arguments.stage:
         fit_modulators(config, out, arguments.model)
     if 5 in arguments.stage:
