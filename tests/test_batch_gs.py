@@ -7,6 +7,7 @@ import pytest
 
 import genzqa
 from batches import album, batch, engine_of, rows, same, scores
+from genzqa.batch import remote
 from genzqa.batch.inputs import Listing
 from genzqa.errors import ConfigError
 from videos import encode, noise_frames
@@ -91,6 +92,29 @@ def test_what_is_listed(bucket):
         f"gs://photos/{name}" for name in ("a.jpg", "b/c/2.jpg", "d.jpg/4.jpg")
     ]
     assert [(item.size, item.modified is not None) for item in Listing(["gs://photos/a.jpg"])] == [(13, True)]
+
+
+def test_a_folder_is_listed_page_by_page(bucket, monkeypatch):
+    put(bucket, *(f"{number}.jpg" for number in range(7)), "4/a.jpg", "b/1.jpg")
+    asked, real = [], gcsfs.GCSFileSystem.call
+
+    def paged(store, *what, **named):  # the server here gives all at once, the real one pages
+        size, page = named.pop("maxResults", None), named.pop("pageToken", "0")
+        found = real(store, *what, **named)
+        if size is None:
+            return found
+        asked.append(page)
+        first, every = int(page), [("items", one) for one in found.get("items", [])]
+        every += [("prefixes", one) for one in found.get("prefixes", [])]
+        part = every[first : first + size]
+        more = {"nextPageToken": str(first + size)} if first + size < len(every) else {}
+        return more | {kind: [one for of, one in part if of == kind] for kind in ("items", "prefixes")}
+
+    monkeypatch.setattr(gcsfs.GCSFileSystem, "call", paged)
+    monkeypatch.setattr(remote, "_PAGE", 4)
+    wanted = [*(f"{number}.jpg" for number in range(7)), "4/a.jpg", "b/1.jpg"]
+    assert sorted(names("gs://photos")) == sorted(f"gs://photos/{name}" for name in wanted)
+    assert sorted(asked) == ["0", "0", "0", "4", "8"]  # nine entries, and two folders of one
 
 
 def test_a_list_with_an_object_that_is_gone(bucket, engine, scorer):

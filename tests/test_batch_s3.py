@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import genzqa
 from batches import album, batch, engine_of, rows, same, scores
+from genzqa.batch import remote
 from genzqa.batch.inputs import Listing
 from genzqa.batch.remote import list_remote
 from genzqa.cli import app
@@ -96,6 +97,25 @@ def test_what_is_listed(bucket):
     assert names("s3://photos/b/notes.txt") == ["s3://photos/b/notes.txt"]
     assert [item.size for item in Listing(["s3://photos/a.jpg"])] == [len(b"not looked at")]
     assert [item.modified is not None for item in Listing(["s3://photos/a.jpg"])] == [True]
+
+
+def test_a_folder_is_listed_page_by_page(bucket, monkeypatch):
+    asked = []
+    monkeypatch.setattr(remote, "_PAGE", 3)
+    real = s3fs.S3FileSystem.call_s3
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", lambda *of, **what: asked.append(what) or real(*of, **what))
+    put(bucket, *(f"{number:02}.jpg" for number in range(10)), "04/a.jpg", "04/b.jpg")
+    every = sorted([*(f"{number:02}.jpg" for number in range(10)), "04/a.jpg", "04/b.jpg"])
+    found = iter(Listing(["s3://photos"]))
+    assert next(found).input == "s3://photos/00.jpg"
+    assert len(asked) == 1  # no more than is needed yet
+    assert sorted([every[0], *(item.input.removeprefix("s3://photos/") for item in found)]) == every
+    assert len(asked) == 5  # 11 entries, and a folder of two
+    assert {what["MaxKeys"] for what in asked} == {3}
+
+
+def test_an_empty_bucket_has_no_photos_and_is_there(bucket):
+    assert names("s3://photos") == []
 
 
 @pytest.mark.parametrize(("pattern", "wanted"), [

@@ -290,7 +290,7 @@ def fit_modulators(config: dict[str, Any], out: Path, model_name: str) -> None:
             }
             for (name, what), one in zip(LADDERS.items(), unseen, strict=True)
         }
-        spread = {part: round(float(intact_gamma(modulator, ladders[-1]).detach().std()), 3)
+        spread = {part: round(float(intact_gamma(modulator, ladders[-1]).detach().std(correction=0)), 3)
                   for part, ladders in (("learned", learned), ("held_out", unseen))}  # fmt: skip
         report[form] = {"windows": history, "held_out_steps": steps, "intact_gamma_deviation": spread}
         keep(modulator.state_dict(), out / f"modulator-{form}.safetensors")

@@ -19,6 +19,7 @@ from genzqa.media.video_sniff import HEAD_BYTES, is_video_file
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _CHUNK = 1 << 22
+_PAGE = 1000  # objects that a store lists at a time; S3 gives no more
 _MAGIC = re.compile(r"[*?[]")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # of this package, by the beginning of an address
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "modified")  # as file systems of fsspec call it
@@ -173,10 +174,64 @@ def _matching(files: Any, folder: str, parts: Sequence[str], suffixes: tuple[str
                 yield _item(files, facts)
 
 
-def _children(files: Any, folder: str) -> list[dict[str, Any]]:
-    """What is in a folder, by name; without the empty object that some stores have in its place."""
-    found = _asked(files.ls, folder, detail=True)
-    return sorted((facts for facts in found if str(facts["name"]).rstrip("/") != folder.rstrip("/")), key=_name)
+def _children(files: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """What is in a folder, in the order of the names; without the empty object that some stores have in its place.
+
+    A folder of a bucket may hold millions, and fsspec gives them all at once: S3 and Google Cloud Storage are asked page by page.
+    """
+    bucket, _, inside = folder.strip("/").partition("/")
+    prefix = f"{inside}/" if inside else ""
+    spoken = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
+    if bucket and "s3" in spoken:
+        pages = _s3_pages(files, bucket, prefix)
+    elif bucket and "gs" in spoken:
+        pages = _gs_pages(files, bucket, prefix)
+    else:
+        pages = iter([_asked(files.ls, folder, detail=True)])
+    empty = True
+    for page in pages:
+        for facts in sorted(page, key=_name):
+            if str(facts["name"]).rstrip("/") != folder.rstrip("/"):
+                empty = False
+                yield facts
+    if empty:
+        _asked(files.info, folder)  # is there such a folder?
+
+
+def _s3_pages(files: Any, bucket: str, prefix: str) -> Iterator[list[dict[str, Any]]]:
+    more: dict[str, str] = {}
+    while True:
+        found = _asked(
+            files.call_s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_PAGE, **more
+        )
+        objects = [
+            {**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]}
+            for one in found.get("Contents", [])
+        ]
+        yield objects + _folders(bucket, [one["Prefix"] for one in found.get("CommonPrefixes", [])])
+        if not found.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": found["NextContinuationToken"]}
+
+
+def _gs_pages(files: Any, bucket: str, prefix: str) -> Iterator[list[dict[str, Any]]]:
+    more: dict[str, str] = {}
+    while True:
+        found = _asked(
+            files.call, "GET", "b/{}/o", bucket, delimiter="/", prefix=prefix, maxResults=_PAGE, json_out=True, **more
+        )
+        objects = [
+            {**one, "name": f"{bucket}/{one['name']}", "type": "file", "size": int(one["size"])}
+            for one in found.get("items", [])
+        ]
+        yield objects + _folders(bucket, found.get("prefixes", []))
+        if not found.get("nextPageToken"):
+            return
+        more = {"pageToken": found["nextPageToken"]}
+
+
+def _folders(bucket: str, prefixes: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"name": f"{bucket}/{prefix.rstrip('/')}", "type": "directory"} for prefix in prefixes]
 
 
 def _name(facts: dict[str, Any]) -> str:

@@ -67,7 +67,9 @@ def _size_notes(height: int, width: int) -> Iterator[Note]:
 
 def _drawing_notes(pixels: Pixels) -> Iterator[Note]:
     crops = [_planes(crop) for crop in _crops(pixels)]
-    high, low = (np.concatenate([_of_blocks(crop, best) for crop in crops], axis=1) for best in (np.maximum, np.minimum))
+    high, low = (
+        np.concatenate([_of_blocks(crop, best) for crop in crops], axis=1) for best in (np.maximum, np.minimum)
+    )
     block_range = (high - low).max(0)  # over all 64 pixels, largest channel
     flat, edge = block_range <= _FLAT_RANGE, block_range > _EDGE_RANGE
     edges = edge.mean()

@@ -14,7 +14,7 @@ from genzqa.scoring.scorer import Scorer, load
 from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
-EXPECTED = {"966384ebf86bcbcd6bfe35890f97aa766bc174e64a326f651f630030d47fb93a": 52.1463}
+EXPECTED = {"2e583216a3057bcaf81d8ff6a91229809021ad450ce324443e3fc26b379c9c64": 52.1463}
 """Scores of the photo by the SHA-256 of the adapter's weights; other models must repeat what they said at the start."""
 
 TOLERANCE = 0.05  # score points: other processors and libraries round otherwise
