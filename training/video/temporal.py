@@ -224,7 +224,7 @@ def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
 
 def drawn_sources(arguments: argparse.Namespace, config: dict[str, Any], name: str) -> list[Source]:
     """Of the windows' sources some for the ladders ``name``: clips and photos, those held out last."""
-    plan, rng = config[name], np.random.default_rng((config["seed"], len(name)))
+    plan, rng = config[name], np.random.default_rng(config[name]["seed"])
     source = np.load(arguments.out / "windows.npz")["source"]
     files = {path.name: path for folder in arguments.clips for path in sorted(folder.rglob("*.mp4"))}
     photos = open_biq2021(arguments.biq2021, arguments.cache, 500, config["seed"])
@@ -247,7 +247,7 @@ def read_ladders(config: dict[str, Any], out: Path, model_name: str, name: str, 
     windows = np.load(out / "windows.npz")["source"]
     held = windows[split(windows, config["held_out"], config["seed"])[1]]
     what = Reading(*LADDERS[name], motion_size=config["scorer"]["motion_size"])
-    seeds = np.random.SeedSequence(config["seed"] + len(name)).spawn(len(sources))
+    seeds = np.random.SeedSequence(config["seed"] + 4).spawn(len(sources))
     with ProcessPoolExecutor(
         os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
     ) as pool:
