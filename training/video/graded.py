@@ -15,6 +15,7 @@ import torch
 from encoders import CODECS, NEARLY_LOSSLESS, coding_share, drawn_crf, encoded, ssim
 from faults import FAULTS, RATE, Frames
 from PIL import Image
+from windows import moved
 
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.media.video import open_video, uniform_times
@@ -40,7 +41,7 @@ class Source:
 @dataclass(frozen=True)
 class Reading:
     """What is read of a source: which ladders, the strengths of the steps after the intact video, each a little more or less,
-    and whether the image model reads every video, or the intact one for all."""
+    and whether the image model reads every video whose frames are altered, or the intact one for all."""
 
     ladders: tuple[str, ...]
     strengths: tuple[float, ...]
@@ -48,12 +49,9 @@ class Reading:
     motion_size: int
 
 
+AS_THEY_WERE = ("frame_rate", "repeats", "freeze", "judder")  # such faults show every frame as it was, at another time
 WHOLE = ((*FAULTS, *CODECS), (0.0, 0.2, 0.45, 0.8), True)
-MILD = (
-    ("temporal_noise", "hevc", "vp9"),
-    (0.0, 0.15),
-    False,
-)  # what smooths or hides what the motion network takes for faults
+MILD = (("repeats", "temporal_noise", "hevc", "vp9"), (0.0, 0.15), False)  # what is hard to tell from an intact video
 
 
 def clip_frames(path: Path) -> Frames:
@@ -82,6 +80,13 @@ def panned(photo: Image.Image, rng: np.random.Generator, size: tuple[int, int] =
                      for x, y in places])  # fmt: skip
 
 
+def photographed(photo: Frames, rng: np.random.Generator) -> Frames:
+    """One camera or the other: `panned`, or one that also zooms and turns."""
+    if rng.random() < 0.5:
+        return panned(Image.fromarray(photo), rng)
+    return moved(photo, int(SECONDS * RATE), rng)
+
+
 def read_source(source: Source, what: Reading, reader: GenzVQA, network: SlowFast,
                 rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     """What the frozen parts make of ladders of one source; the first step of each is the intact video.
@@ -90,7 +95,7 @@ def read_source(source: Source, what: Reading, reader: GenzVQA, network: SlowFas
         ``raw``, ``share (ladders, steps)``, ``slow``, ``fast (ladders, steps, CLIPS, features)``, ``query.P (ladders, steps, C)``.
     """
     at = source.content
-    frames = clip_frames(at) if isinstance(at, Path) else panned(Image.fromarray(at), rng)
+    frames = clip_frames(at) if isinstance(at, Path) else photographed(at, rng)
     intact = read_video(encoded(frames, *NEARLY_LOSSLESS), frames, network, what.motion_size, reader)
     ladders = []
     for name in what.ladders:
@@ -102,7 +107,8 @@ def read_source(source: Source, what: Reading, reader: GenzVQA, network: SlowFas
             else:
                 codec, options, _ = CODECS[name]
                 video, share = encoded(frames, codec, options, drawn_crf(name, float(strength))), None
-            found = read_video(video, frames, network, what.motion_size, reader if what.frames else None)
+            shown = reader if what.frames and name not in AS_THEY_WERE else None
+            found = read_video(video, frames, network, what.motion_size, shown)
             steps.append({**intact, **found, "share": found["share"] if share is None else torch.tensor(share)})
         ladders.append({key: torch.stack([step[key] for step in steps]) for key in steps[0]})
     return {key: torch.stack([one[key] for one in ladders]).float().numpy() for key in ladders[0]}

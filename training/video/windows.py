@@ -138,22 +138,27 @@ def _middle(clip: Frames) -> Frames:
 
 
 def camera_moves(photo: Frames, name: str, rng: np.random.Generator) -> Iterator[Window]:
-    """A camera that pans, zooms and turns over a photo, smoothly, past a few things that move by themselves."""
-    height, width = photo.shape[:2]
-    image = Image.fromarray(photo)
-    span = min(width / SIDES[1], height / SIDES[0]) * rng.uniform(0.45, 0.8)  # photo pixels per small pixel
-    zoom = np.exp(rng.normal(0, 0.12) * np.linspace(-0.5, 0.5, LENGTH))
-    turn = np.radians(rng.normal(0, 2.5)) * np.linspace(-1, 1, LENGTH)
-    speed = rng.exponential(0.5, 2) * rng.choice([-1, 1], 2)  # small pixels per frame
-    ease = np.cumsum(1 + 0.5 * np.sin(np.linspace(0, rng.uniform(0.5, 4), LENGTH) + rng.uniform(0, 6)))
-    way = (ease - ease[LENGTH // 2])[:, None] * speed[None]
-    room = np.array([width - span * SIDES[1] * 1.15, height - span * SIDES[0] * 1.15]).clip(1) / 2
-    way = np.tanh(way * span / room) * room + np.array([width, height]) / 2
-    large = np.stack([_look(image, way[n], span * zoom[n], turn[n]) for n in range(LENGTH)])
+    """A camera that moves over a photo, past a few things that move by themselves."""
+    large = moved(photo, LENGTH, rng)
     with contextlib.suppress(InputError):
         small, whole = _intact(large, rng)
         small = _with_things(small, photo, rng) if rng.random() < 0.5 else small
         yield Window(small, whole, RATE, name, _coded(large, rng))
+
+
+def moved(photo: Frames, count: int, rng: np.random.Generator) -> Frames:
+    """What a camera sees in ``count`` frames that pans, zooms and turns over a photo, smoothly; `LARGER` times the small frames."""
+    height, width = photo.shape[:2]
+    image = Image.fromarray(photo)
+    span = min(width / SIDES[1], height / SIDES[0]) * rng.uniform(0.45, 0.8)  # photo pixels per small pixel
+    zoom = np.exp(rng.normal(0, 0.12) * np.linspace(-0.5, 0.5, count))
+    turn = np.radians(rng.normal(0, 2.5)) * np.linspace(-1, 1, count)
+    speed = rng.exponential(0.5, 2) * rng.choice([-1, 1], 2)  # small pixels per frame
+    ease = np.cumsum(1 + 0.5 * np.sin(np.linspace(0, rng.uniform(0.5, 4), count) + rng.uniform(0, 6)))
+    way = (ease - ease[count // 2])[:, None] * speed[None]
+    room = np.array([width - span * SIDES[1] * 1.15, height - span * SIDES[0] * 1.15]).clip(1) / 2
+    way = np.tanh(way * span / room) * room + np.array([width, height]) / 2
+    return np.stack([_look(image, way[n], span * zoom[n], turn[n]) for n in range(count)])
 
 
 def _look(image: Image.Image, centre: npt.NDArray[np.float64], span: float, turn: float) -> Frames:
