@@ -21,6 +21,7 @@ def degradations():
     sys.path.insert(0, folder)
     try:
         import degradations
+
         import evaluate
 
         yield degradations.DEGRADATIONS, evaluate.LADDER

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from degradations import DEGRADATIONS, grain
-from photos import GRAINY, KINDS, Copies
+from genzqa.training.mini.degradations import DEGRADATIONS, grain
+from genzqa.training.mini.photos import GRAINY, KINDS, Copies
 
 Codec = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -28,18 +28,21 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from codecs_ahead import Codec, CodecCopies, codec_copies
-from components import build_vae
-from degradations import DRAW_WEIGHT
 from device_views import CODECS, DRAWS, Maker, Pool, Teacher, read_sources
 from genzqa.model.config import ScorerConfig
 from genzqa.model.registry import embedded_folder
-from photos import Batch, Photos, open_biq2021
+from genzqa.training.mini.components import build_vae
+from genzqa.training.mini.degradations import DRAW_WEIGHT
+from genzqa.training.mini.fitting import Average, keep, learning_rate_at
+from genzqa.training.mini.photos import Batch, Photos, open_biq2021
+from genzqa.training.mini.plan import read_mini_plan
+from genzqa.training.mini.score import ScoreStage, WholeStage, build_scorer
+from genzqa.training.mini.stages import as_pixels, new_score_stage, start_from
+from genzqa.training.mini.teacher import FEATURES, TeacherHead
 from plain_net import ConvStage
-from score import ScoreStage, WholeStage, build_scorer
-from teacher import FEATURES, TeacherHead
-from train import Average, as_pixels, keep, learning_rate_at, new_score_stage, start_from
 
-RECIPE = Path(__file__).parent / "mini.toml"
+RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
+PLAN = Path(__file__).parent / "device.toml"
 GENERATIVE = ("denoise", "reconstruction", "kl")  # the losses of a diffusion model
 SCORED_ALONE = {"clean_parts": [1, 0, 0], "pair_parts": [1, 0, 0]}
 Check = Callable[[nn.Module], float]
@@ -227,13 +230,14 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--processes", type=int, default=14, help="that run codecs")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="of the stages before this one")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="of this one")
     return parser.parse_args()
 
 
 def main() -> None:
     options = read_options()
-    config = tomllib.loads(options.recipe.read_text())
+    config = read_mini_plan(options.recipe).settings() | {"stage5": tomllib.loads(options.plan.read_text())}
     plan, seed, out = config["stage5"], config["seed"] + 20, options.out
     size = config["scorer"]["preprocessing"]["size"]
     out.mkdir(parents=True, exist_ok=True)

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import device_faults
-from degradations import graded_target
-from photos import DRAW_SHARE, GRAINY, KINDS, SIDE, Batch, Copies, Photos
-from pristine import _squares
+from genzqa.training.mini.degradations import graded_target
+from genzqa.training.mini.photos import DRAW_SHARE, GRAINY, KINDS, SIDE, Batch, Copies, Photos
+from genzqa.training.mini.pristine import squares_of
+from genzqa.training.mini.teacher import TeacherHead, pretrained_network
 from resample import apply, resize_matrix
-from teacher import TeacherHead, pretrained_network
 
 CODECS = ("jpeg", "webp")
 DRAWS = [Copies(mildest=0.25, reach=0.5), Copies(mildest=0.8)]  # mild ones, where order is hard, and all strengths
@@ -196,7 +196,7 @@ def read_sources(scored: Photos, pristine: Path | None, unscored: Path | None, s
     """Pixels, MOS and source of all photos, as `Pool` has them."""
     train = scored.indices("train")
     squares = [square for number, file in enumerate(sorted(pristine.glob("*.png")) if pristine else [])
-               for square in _squares(file, seed + number)]  # fmt: skip
+               for square in squares_of(file, seed + number)]  # fmt: skip
     others = decode(sorted(unscored.glob("*.jpg"))) if unscored else np.empty((0, SIDE, SIDE, 3), np.uint8)
     parts = [scored.pixels[train], np.array(squares, np.uint8).reshape(-1, SIDE, SIDE, 3), others]
     pixels = np.concatenate(parts)

@@ -22,11 +22,11 @@ import numpy.typing as npt
 import torch
 
 import genzqa
-from degradations import DEGRADATIONS
 from genzqa.evaluation.statistics import measure
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
-from photos import open_biq2021
+from genzqa.training.mini.degradations import DEGRADATIONS
+from genzqa.training.mini.photos import open_biq2021
 
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)
 

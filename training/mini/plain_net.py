@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from genzqa.model.colour import soften_chroma
-from latent import degradation_losses, imitation_losses, score_losses
-from photos import KINDS, Batch
-from teacher import HIDDEN
+from genzqa.training.mini.latent import degradation_losses, imitation_losses, score_losses
+from genzqa.training.mini.photos import KINDS, Batch
+from genzqa.training.mini.teacher import HIDDEN
 
 WIDTHS = (24, 48, 96, 192, 320)  # one halving each; 6.7 M parameters in all
 

@@ -2,7 +2,7 @@
 
 ``python training/student/biq2021.py --biq2021 DIR [--pristine DIR] --out FOLDER``
 
-Of BIQ2021 the official training split without the validation photos of ``training/mini/mini.toml``, in parts of 1,024
+Of BIQ2021 the official training split without the validation photos of ``configs/mini.yaml``, in parts of 1,024
 drawn at random; its test split is never looked at. Of ``--pristine`` every PNG file.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import tomllib
 from pathlib import Path
 
 import numpy as np
 
+from genzqa.training.mini.plan import read_mini_plan
+
 PART = 1024
-MINI = Path(__file__).parents[1] / "mini" / "mini.toml"
+MINI = Path(__file__).parents[2] / "configs" / "mini.yaml"
 
 
 def training_names(biq2021: Path, validation: int, seed: int) -> tuple[list[str], list[str]]:
@@ -33,10 +34,10 @@ def main() -> None:
     parser.add_argument("--pristine", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    settings = tomllib.loads(MINI.read_text())
-    names, _ = training_names(arguments.biq2021, settings["validation"], settings["seed"])
+    plan = read_mini_plan(MINI)
+    names, _ = training_names(arguments.biq2021, plan.validation, plan.seed)
     on_disk = {file.name.lower(): file for file in (arguments.biq2021 / "Images").iterdir()}  # one name differs in case
-    drawn = [on_disk[names[place].lower()] for place in np.random.default_rng(settings["seed"]).permutation(len(names))]
+    drawn = [on_disk[names[place].lower()] for place in np.random.default_rng(plan.seed).permutation(len(names))]
     wanted = {f"biq2021-{first // PART}": drawn[first : first + PART] for first in range(0, len(drawn), PART)}
     if arguments.pristine:
         wanted["pristine"] = sorted(arguments.pristine.glob("*.png"))

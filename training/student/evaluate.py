@@ -10,7 +10,6 @@ import csv
 import json
 import statistics
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import genzqa
 from biq2021 import MINI, training_names
 from genzqa.evaluation.statistics import Figure, agreement, compare, measure
 from genzqa.student.folder import find_student, load_student
+from genzqa.training.mini.plan import read_mini_plan
 
 CALLS = 50  # timed, one photo each
 
@@ -32,8 +32,8 @@ def labelled(biq2021: Path, split: str) -> tuple[list[Path], np.ndarray]:
         rows = {row[0]: 100 * float(row[1]) for row in list(csv.reader(file))[1:] if row and row[0]}
     names = list(rows)
     if split == "validation":
-        settings = tomllib.loads(MINI.read_text())
-        _, names = training_names(biq2021, settings["validation"], settings["seed"])
+        plan = read_mini_plan(MINI)
+        _, names = training_names(biq2021, plan.validation, plan.seed)
     on_disk = {file.name.lower(): file for file in (biq2021 / "Images").iterdir()}
     return [on_disk[name.lower()] for name in names], np.array([rows[name] for name in names])
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,16 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-
-import genzqa
-
-sys.path.append(str(Path(__file__).parents[1] / "mini"))
-
 from encoders import CODECS, NEARLY_LOSSLESS, encoded
 from faults import FAULTS, Frames
 from graded import clip_frames, panned
+from PIL import Image
 
+import genzqa
 from genzqa.model.adapter import load_scorer
 from genzqa.scoring.calibration import calibrate
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import tomllib
 from collections import Counter
@@ -24,26 +23,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
-from scipy.stats import spearmanr
-
-sys.path.append(str(Path(__file__).parents[1] / "mini"))  # the image part's recipe: photos, averaging, the manifest
-
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
 from graded import MILD, WHOLE, Reading, Source, read_source
 from modulator import Ladders, Samples, intact_gamma, steps_of, train_modulator
 from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, still, to_clip
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 from windows import Window, camera_moves, real_windows
 
-from export import HALF, write_manifest
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter
 from genzqa.model.config import MotionSizes, VideoConfig
 from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.modulator import TemporalQualityModulator
 from genzqa.model.slowfast import SlowFast, SlowFastConfig
-from photos import open_biq2021
-from train import Average, keep, learning_rate
+from genzqa.training.mini.export import HALF, write_manifest
+from genzqa.training.mini.fitting import Average, keep, learning_rate
+from genzqa.training.mini.photos import open_biq2021
 
 FORMS = ("published", "ordered")
 LADDERS = {"ladders": WHOLE, "mild": MILD}

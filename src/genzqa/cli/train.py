@@ -43,11 +43,14 @@ def train_command(
     """Train GenzIQA on photos, or GenzVQA on videos, with human scores. Started again, it goes on where it stopped.
 
     What is left in DIR is an adapter: genzqa score --model local-dir:DIR. For several processes, accelerate launch "$(which genzqa)"
-    train ...
+    train ... The plan of the embedded model's recipe, configs/mini.yaml, trains from nothing.
     """
     from genzqa.databases.registry import open_database
-    from genzqa.training.plan import read_plan
+    from genzqa.training.plan import names_recipe, read_plan
 
+    if names_recipe(config):
+        _follow_recipe(config, data, out, dry_run=dry_run)
+        return
     plan = read_plan(config)
     _train(
         plan, [open_database(spec) for spec in data], out, cache or out / "latents", dry_run=dry_run, offline=offline
@@ -97,6 +100,29 @@ def adapt_command(
     plan = TrainingPlan(scorer=scorer, data=["mine"], start=model, train=parts, epochs=epochs, frames=frames, learning_rate=1e-3,
                         gradient_accumulation=4 if video else 1, seed=seed, flips=False)  # fmt: skip
     _train(plan, [samples], out, cache or out / "latents", shares=(0.75, 0.25, 0.0), offline=offline)
+
+
+def _follow_recipe(config: Path, data: list[str], out: Path, *, dry_run: bool) -> None:
+    from genzqa.databases.registry import name_and_path
+    from genzqa.errors import ConfigError
+    from genzqa.training.mini.plan import read_mini_plan
+
+    plan = read_mini_plan(config)
+    given = dict(name_and_path(spec) for spec in data)
+    if set(given) != set(plan.data):
+        raise ConfigError(
+            f"needs --data {' and --data '.join(f'{name}=DIR' for name in plan.data)}", subject=str(config)
+        )
+    from genzqa.training.mini.run import Recipe
+
+    recipe = Recipe(plan, given["biq2021"], given["pristine"], out)
+    with saying(("", "", "")) as said:
+        if dry_run:
+            for line in recipe.outline():
+                said.line(line)
+            return
+        adapter = recipe.run(said.line, said.step)
+        said.line(f"score with it: genzqa score --model local-dir:{adapter} PHOTO")
 
 
 def _train(plan: TrainingPlan, databases: list[Samples], out: Path, cache: Path, *, shares: Shares = (0.7, 0.1, 0.2),

@@ -40,13 +40,23 @@ def open_database(spec: str) -> Samples:
         ConfigError: If ``spec`` is not of this form or there is no such database.
         DataError: If it cannot be read.
     """
+    name, path = name_and_path(spec)
+    if path.name.lower().endswith(".csv") and not path.is_dir():
+        from genzqa.databases.table import read_table
+
+        return read_table(name, path)
+    return read_database(database(name), path)
+
+
+def name_and_path(spec: str) -> tuple[str, Path]:
+    """The two halves of ``NAME=PATH``.
+
+    Raises:
+        ConfigError: If ``spec`` is not of this form.
+    """
     name, separator, path = spec.partition("=")
     if not separator or not name or not path:
         raise ConfigError(
             "is not NAME=PATH", subject=spec, hint="for example koniq10k=/data/koniq-10k or mine=scores.csv"
         )
-    if path.lower().endswith(".csv") and not Path(path).is_dir():
-        from genzqa.databases.table import read_table
-
-        return read_table(name, Path(path))
-    return read_database(database(name), Path(path))
+    return name, Path(path)

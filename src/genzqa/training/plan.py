@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,13 +13,16 @@ from genzqa.model.config import ScorerConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Plan = TypeVar("Plan", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown fields are refused; nothing changes once it is read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Losses(_Strict):
+class Losses(Strict):
     """Weights of the terms; scores and MOS on 0..100.
 
     Attributes:
@@ -33,7 +36,7 @@ class Losses(_Strict):
     rank: Weight = 0.0
 
 
-class TrainingPlan(_Strict):
+class TrainingPlan(Strict):
     """Everything that decides what a training gives, besides the data. Defaults are the paper's (Section 4).
 
     With ``scorer.video`` it is GenzVQA that is trained, on videos; without, GenzIQA on photos.
@@ -84,15 +87,38 @@ def read_plan(path: Path) -> TrainingPlan:
     Raises:
         ConfigError: If the file is missing, no YAML, or a field is wrong; names the field.
     """
+    return read_checked(path, TrainingPlan)
+
+
+def names_recipe(path: Path) -> bool:
+    """Whether this plan is of a recipe and not of a training on a base.
+
+    Raises:
+        ConfigError: If the file is missing or no YAML.
+    """
+    values = _yaml(path)
+    return isinstance(values, dict) and "recipe" in values
+
+
+def read_checked(path: Path, kind: type[Plan]) -> Plan:
+    """Read a YAML file as ``kind`` wants it.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML, or a field is wrong; names the field.
+    """
+    values = _yaml(path)
     try:
-        values: Any = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", subject=str(path)) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is no YAML: {' '.join(str(error).split())}", subject=str(path)) from None
-    try:
-        return TrainingPlan.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"field {field!r}: {first['msg']}", subject=str(path)) from None
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", subject=str(path)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is no YAML: {' '.join(str(error).split())}", subject=str(path)) from None

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from latent import degradation_losses, score_losses
-from photos import KINDS, Batch
+from genzqa.training.mini.latent import degradation_losses, score_losses
+from genzqa.training.mini.photos import KINDS, Batch
 
 Features = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 TAPS = (0, 2, 4, 10, 15)  # the last block of five resolutions
@@ -35,7 +35,7 @@ class _Pooled(nn.Module):
         self.net = net
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        net = self.net
+        net: Any = self.net
         x = F.relu6(net._bn0(net._conv_stem(pixels)))
         parts: list[torch.Tensor] = []
         for index, block in enumerate(net._blocks):
@@ -89,6 +89,7 @@ class TeacherHead(nn.Module):
         return 100 * self.score(self.drop(known)).squeeze(1).sigmoid()
 
     def losses(self, features: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch whose photos have these features ``(N, 2304)``."""
         known = self.know(features)
         return {
             **score_losses(self.opinion(known), batch),

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from genzqa.media.preprocess import resize_square
-from photos import SIDE, Photos
-from teacher import Features, TeacherHead
+from genzqa.training.mini.photos import SIDE, Photos
+from genzqa.training.mini.teacher import Features, TeacherHead
 
 SQUARES = 12  # of a photo of 1024 pixels and more; smaller ones give one
 
@@ -27,7 +27,7 @@ def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: 
     files = sorted(folder.glob("*.png"))
     path, table = cache / "pristine.npy", cache / "pristine.json"
     if not table.exists():
-        cut = [_squares(file, seed + number) for number, file in enumerate(files)]
+        cut = [squares_of(file, seed + number) for number, file in enumerate(files)]
         np.save(path, np.stack([square for squares in cut for square in squares]))
         names = [
             f"{file.stem} {number}" for file, squares in zip(files, cut, strict=True) for number in range(len(squares))
@@ -38,11 +38,12 @@ def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: 
     seen = np.concatenate([features(square[None]) for square in shown])
     with torch.no_grad():
         opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
-    names = np.array(json.loads(table.read_text()))
-    return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), names)
+    known = np.array(json.loads(table.read_text()))
+    return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), known)
 
 
-def _squares(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:
+def squares_of(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:
+    """Squares ``(SIDE, SIDE, 3)`` of one photo, drawn by the seed."""
     rng = np.random.default_rng(seed)
     with Image.open(file) as opened:
         image = opened.convert("RGB")

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from photos import Batch, Copies, Photos, Views, make_group
-from teacher import Features, TeacherHead
+from genzqa.training.mini.photos import Batch, Copies, Photos, Views, make_group
+from genzqa.training.mini.teacher import Features, TeacherHead
 
 
 @dataclass(frozen=True)

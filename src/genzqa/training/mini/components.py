@@ -5,16 +5,11 @@ Channels, levels and head counts are the only things that differ; everything dow
 
 from __future__ import annotations
 
-import gzip
-import json
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TEXT_WIDTH = 64
-START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_vae() -> AutoencoderKL:
@@ -54,6 +49,7 @@ def _start_from_known_filters(conv: torch.nn.Conv2d) -> None:
 
 
 def build_unet() -> UNet2DConditionModel:
+    """The denoiser, with ten cross-attention layers."""
     down, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
     return UNet2DConditionModel(
         sample_size=64,
@@ -71,6 +67,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's, of two layers and width `TEXT_WIDTH`."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, projection_dim=TEXT_WIDTH,
@@ -78,23 +75,3 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
-
-
-def write_clip_tokenizer(merges_gz: Path, out: Path) -> CLIPTokenizer:
-    """CLIP's byte-pair vocabulary (OpenAI, MIT licence, ``bpe_simple_vocab_16e6.txt.gz``) in the transformers layout."""
-    merges = gzip.decompress(merges_gz.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    symbols = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
-    tokens = (
-        symbols + [symbol + "</w>" for symbol in symbols] + ["".join(merge.split()) for merge in merges] + [START, END]
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    (out / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")), "utf-8")
-    (out / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", "utf-8")
-    settings = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": "!", "model_max_length": 77,
-                "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}  # fmt: skip
-    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    special = {name: settings[name] for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    (out / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-    return CLIPTokenizer.from_pretrained(out)

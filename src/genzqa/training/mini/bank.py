@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from photos import KINDS, Batch, Copies, Photos, Views, make_group
-from teacher import Features, TeacherHead
+from genzqa.training.mini.photos import KINDS, Batch, Copies, Photos, Views, make_group
+from genzqa.training.mini.teacher import Features, TeacherHead
 
 SHARD = 256
 Job = tuple[Photos, npt.NDArray[np.int64], bool]
@@ -135,6 +135,8 @@ def build_bank(sources: Sequence[Source], *, views: Views, seed: int, features: 
         target, kind, strength, known = (np.concatenate(column) for column in zip(*columns, strict=True))
         np.savez(table, target=target, kind=kind, strength=strength, features=known, groups=groups)
     stored = np.load(table)
-    tensors = [torch.from_numpy(stored[name]) for name in ("target", "kind", "strength", "features")]
-    none = torch.zeros(len(tensors[0]), 1)
-    return Bank(np.load(path, mmap_mode="r"), *tensors, int(stored["groups"]), none, none[:, 0])
+    seen = [torch.from_numpy(stored[name]) for name in ("target", "kind", "strength", "features")]
+    none = torch.zeros(len(seen[0]), 1)
+    return Bank(
+        np.load(path, mmap_mode="r"), seen[0], seen[1], seen[2], seen[3], int(stored["groups"]), none, none[:, 0]
+    )

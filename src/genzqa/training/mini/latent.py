@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from genzqa.model.colour import soften_chroma
-from photos import KINDS, Batch
+from genzqa.training.mini.photos import KINDS, Batch
 
 STATISTICS = 12
 
@@ -58,6 +58,10 @@ def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class RunningMoments(nn.Module):
     """Mean and deviation over the last few hundred batches, to put targets and latents on a common scale."""
 
+    mean: torch.Tensor
+    var: torch.Tensor
+    steps: torch.Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
@@ -65,6 +69,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The values, in units of their running deviation around their running mean."""
         if self.training:
             with torch.no_grad():
                 self.steps += 1
@@ -123,6 +128,7 @@ class LatentStage(nn.Module):
         return 60 + 20 * self.reader.score(self.read(self.encode(pixels)[0], 0.0)).squeeze(1)
 
     def losses(self, batch: Batch, noise: float, reconstruct: int) -> dict[str, torch.Tensor]:
+        """The terms to sum, for a batch of pixels; ``noise`` as in `read`, ``reconstruct`` photos are decoded again."""
         batch = replace(batch, inputs=soften_chroma(batch.inputs, self.chroma_blur))
         mean, logvar = self.encode(batch.inputs)
         hidden, reader = self.read(mean, noise), self.reader

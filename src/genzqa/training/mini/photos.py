@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target, grain
+from genzqa.training.mini.degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target, grain
 
 SIDE = 512
 GRAINY = 0.3  # share of the views that get a faint grain of their own, before anything else happens to them
@@ -33,9 +33,11 @@ class Photos:
     name: npt.NDArray[np.str_]
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
+        """Where the photos of this split are."""
         return np.flatnonzero(self.split == split)
 
     def __reduce__(self) -> tuple[Any, ...]:  # a worker process maps the pixels itself
+        assert isinstance(self.pixels, np.memmap)
         return _reopen, (str(self.pixels.filename), self.mos, self.split, self.name)
 
 
@@ -122,6 +124,7 @@ class Views:
         return int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1)), side, wide
 
     def shrink(self, area: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """An area of a photo as the view shows it, ``(size, size, 3)``."""
         if area.shape[:2] == (self.size, self.size):
             return np.ascontiguousarray(area)
         image = Image.fromarray(np.ascontiguousarray(area))

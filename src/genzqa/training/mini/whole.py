@@ -18,10 +18,10 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional as F
 
-from bank import Bank
 from genzqa.model.genziqa import GenzIQA
 from genzqa.model.readout import LearnedReadout
-from latent import score_losses
+from genzqa.training.mini.bank import Bank
+from genzqa.training.mini.latent import score_losses
 
 BATCH = 8
 

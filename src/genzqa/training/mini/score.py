@@ -18,16 +18,16 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
 from genzqa.model.base import Base
 from genzqa.model.colour import soften_chroma
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.model.readout import LearnedReadout
-from latent import degradation_losses, imitation_losses, score_losses
-from photos import KINDS, Batch
-from teacher import HIDDEN
+from genzqa.training.mini.components import TEXT_WIDTH, build_text_encoder, build_unet, build_vae
+from genzqa.training.mini.latent import degradation_losses, imitation_losses, score_losses
+from genzqa.training.mini.photos import KINDS, Batch
+from genzqa.training.mini.teacher import HIDDEN
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
             "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
@@ -65,6 +65,7 @@ class ScoreStage(nn.Module):
 
     @property
     def readout(self) -> LearnedReadout:
+        """The learned readout, which this stage always has."""
         assert self.model.readout is not None
         return self.model.readout
 
@@ -86,7 +87,7 @@ class ScoreStage(nn.Module):
         noise, times = torch.randn_like(latents), torch.randint(0, 100, (count,), device=latents.device)
         scored = torch.rand(count, device=latents.device) < as_scored
         if scored.any():
-            noise[scored] = fixed_noise(1, tuple(latents.shape[1:]), model.config.seed).to(latents)
+            noise[scored] = fixed_noise(1, (*latents.shape[1:],), model.config.seed).to(latents)
             times[scored] = scoring_timesteps(1)[0]
         # copies share their photo's noise and timestep, so that nothing but the degradation tells them apart
         photo = torch.arange(batch.pairs).repeat_interleave(2)
@@ -122,7 +123,9 @@ class WholeStage(nn.Module):
     @property
     def read(self) -> int:
         """How many numbers that layer reads."""
-        return int(self.hidden[0].in_features)
+        first = self.hidden[0]
+        assert isinstance(first, nn.Linear)
+        return first.in_features
 
     def to_keep(self) -> dict[str, torch.Tensor]:
         """The state of `ScoreStage`, which every stage writes."""
