@@ -326,6 +326,8 @@ def test_settings_that_make_no_sense_are_refused(small_scorer: Path, options: di
 def test_bf16_moves_no_score_by_more_than_a_fifth_of_a_point(backend: str) -> None:
     photos = sorted(KODAK.iterdir())[:4]
     exact, rounded = genzqa.load(), genzqa.load(backend=backend, precision="bf16")  # type: ignore[arg-type]
+    told = [(one.provenance.backend, one.provenance.precision) for one in (exact, rounded)]
+    assert told == [("torch", "fp32"), (backend, "bf16")]  # and so does every record
     differences = [rounded.score(photo).score - exact.score(photo).score for photo in photos]
     assert 0 < np.abs(differences).max() < 0.2
 

@@ -28,7 +28,7 @@ from genzqa.video_result import FrameCounts, FrameScore, VideoResult, WorstFrame
 from videos import encode
 
 HOSTILE = '<img src=x onerror=alert(1)> & "quotes" \'\u202egpj.exe'
-MADE = Provenance("mini", "embedded:mini", "ab" * 32, "cd" * 32, "square-512", (101, 301), 42, "0.1.0")
+MADE = Provenance("mini", "embedded:mini", "ab" * 32, "cd" * 32, "square-512", (101, 301), 42, "torch", "fp32", "0.1.0")
 
 
 def picture(number: int, height: int = 60, width: int = 80) -> np.ndarray:

@@ -29,7 +29,8 @@ class Provenance:
     """What a score depends on besides the photo; two scores compare only if these agree.
 
     ``preprocessing`` names the resize; ``weights_sha256`` is the digest of the adapter file, ``base_sha256`` of the base. Of
-    a student, ``base`` is its teacher, and it has no timesteps.
+    a student, ``base`` is its teacher, and it has no timesteps. ``precision`` may move a score by 0.2; another ``backend`` rounds
+    otherwise, in the last digits.
     """
 
     model: str
@@ -39,6 +40,8 @@ class Provenance:
     preprocessing: str
     timesteps: tuple[int, ...]
     seed: int
+    backend: str
+    precision: str
     version: str
 
 

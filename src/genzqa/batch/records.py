@@ -61,6 +61,8 @@ SCHEMA = pa.schema(
         pa.field("preprocessing", _TEXT, nullable=False),
         pa.field("timesteps", pa.list_(pa.int32()), nullable=False),
         pa.field("seed", _INT, nullable=False),
+        ("backend", _TEXT),
+        ("precision", _TEXT),
         pa.field("version", _TEXT, nullable=False),
         ("motion", _TEXT),
         ("motion_sha256", _TEXT),

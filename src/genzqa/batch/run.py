@@ -72,10 +72,10 @@ def identity_of(scorer: Scorer) -> tuple[Provenance, str]:
 
     The release of genzqa is not in the digest: a new one alone does not score millions of files again.
     """
-    facts = dataclasses.replace(scorer.provenance, version="")
-    precision = scorer.model.options.precision  # moves scores; the backend alone rounds otherwise in the last digits
-    rounded = "" if precision == "fp32" else f" {precision}"
-    return scorer.provenance, hashlib.sha256(f"{facts} {scorer.config.model_dump_json()}{rounded}".encode()).hexdigest()
+    facts = dataclasses.replace(
+        scorer.provenance, version="", backend=""
+    )  # a backend rounds otherwise, in the last digits
+    return scorer.provenance, hashlib.sha256(f"{facts} {scorer.config.model_dump_json()}".encode()).hexdigest()
 
 
 def run_batch(engine: Engine, sources: Sequence[str], out: Path, provenance: Provenance, scored_by: str, *,

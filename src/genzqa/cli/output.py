@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = (
     "input", "kind", "status", "score", "raw", "interval_low", "interval_high", "grade", "percentile", "model", "base",
-    "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed", "version", "width", "height", "notes",
-    "seconds", "error_code", "error_reason", "duration", "frame_rate", "worst_time", "worst_score",
+    "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed", "backend", "precision", "version", "width", "height",
+    "notes", "seconds", "error_code", "error_reason", "duration", "frame_rate", "worst_time", "worst_score",
     "motion", "motion_sha256",
 )  # fmt: skip
 _GRADE_STYLES = {"bad": "bold red", "poor": "dark_orange", "fair": "yellow", "good": "green", "excellent": "bold cyan"}

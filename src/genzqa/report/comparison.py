@@ -25,7 +25,17 @@ WORST = 6  # items shown with their pictures
 MOST_POINTS = 1500  # of a plot; more would make the page heavy and the plot black
 _PLOT = (420, 340)  # CSS pixels
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_FACTS = ("weights_sha256", "base", "base_sha256", "preprocessing", "timesteps", "seed", "version")
+_FACTS = (
+    "weights_sha256",
+    "base",
+    "base_sha256",
+    "preprocessing",
+    "timesteps",
+    "seed",
+    "backend",
+    "precision",
+    "version",
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,8 @@ def _model(name: str, found: Sequence[Predictions], seed: int) -> _Model:
         raise DataError("two predictions are of one database", subject=name)
     agreed: dict[str, Agreement | None] = {one.database: agreement(one, seed=seed) for one in found}
     rows = [(one, kept) for one in found if (kept := agreed[one.database]) is not None]
-    facts = tuple((fact.replace("_", " "), str(found[0].model[fact])) for fact in _FACTS)
+    made = found[0].model
+    facts = tuple((fact.replace("_", " "), str(made[fact])) for fact in _FACTS if fact in made)
     return _Model(name, facts, by_name, agreed, domain_means(rows))
 
 

@@ -28,8 +28,8 @@ _BINS = 20
 _WIDE, _NARROW = (1040, 260), (328, 220)  # plots in CSS pixels; the narrow one is for phones
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _COLUMNS = ("input", "kind", "score", "interval_low", "interval_high", "grade", "notes", "worst", "error", "model", "base",
-            "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed", "version")  # fmt: skip
-_FACTS = _COLUMNS[-8:]
+            "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed", "backend", "precision", "version")  # fmt: skip
+_FACTS = _COLUMNS[-10:]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class _Totals:
         self.best = heapq.nlargest(SHOWN, [*self.best, *scored], key=_rank)
         for row in rows:
             # videos may have timesteps of their own, which does not make them another model's
-            facts = {name: str(row[name]) for name in _FACTS if name != "timesteps" or row["kind"] == "image"}
+            facts = {name: str(row[name]) for name in _FACTS
+                     if row[name] is not None and (name != "timesteps" or row["kind"] == "image")}  # fmt: skip
             self.made_by[tuple(facts.items())] += 1
             if row["error"] is not None:
                 kind = self.errors.setdefault(row["error"]["code"], _Errors())

@@ -99,6 +99,8 @@ class Scorer:
             preprocessing=model.config.preprocessing.name,
             timesteps=model.timesteps,
             seed=model.config.seed,
+            backend=model.options.backend,
+            precision=model.options.precision,
             version=__version__,
         )
 

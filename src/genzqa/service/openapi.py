@@ -13,7 +13,8 @@ from genzqa.result import SCHEMA
 
 _PROVENANCE = {
     "model": "mini", "base": "mini", "weights_sha256": "30" * 32, "base_sha256": "72" * 32,
-    "preprocessing": "bicubic-antialias-448x448-chroma1.5", "timesteps": [50], "seed": 2406, "version": "0.1.0",
+    "preprocessing": "bicubic-antialias-448x448-chroma1.5", "timesteps": [50], "seed": 2406,
+    "backend": "torch", "precision": "fp32", "version": "0.1.0",
 }  # fmt: skip
 _SCORED = {
     "schema": SCHEMA, "input": "lighthouse.jpg", "kind": "image", "status": "ok", "score": 79.182, "raw": 75.341209,
