@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -27,12 +28,13 @@ def recipe():
         0, str(ROOT / "training" / "mini")
     )  # for as long as the tests run: worker processes import them too
     try:
+        import ablate
         import device
         import device_faults
         import device_views
         import resample
 
-        modules = (device, device_faults, device_views, resample)
+        modules = (ablate, device, device_faults, device_views, resample)
         yield {module.__name__: module for module in modules}
     finally:
         sys.path.pop(0)
@@ -127,3 +129,33 @@ def test_the_stage_for_a_gpu_trains_and_ablates(
     assert not torch.equal(
         published["model.prompts.context"], frozen["model.prompts.context"]
     )  # one seed: the other was trained
+
+
+def test_variants_start_alike_and_differ_in_what_they_say(recipe) -> None:
+    ablate = recipe["ablate"]
+    chances = torch.Generator().manual_seed(0)
+    data = ablate.Data(torch.randn(2, 9, 4, 8, 8, generator=chances), 100 * torch.rand(9, generator=chances),
+                       torch.randn(10, 4, 8, 8, generator=chances), np.arange(10.0))  # fmt: skip
+    options = argparse.Namespace(epochs=1, pretraining=1, batch=4, rate=1e-3, seed=1)
+    threads = torch.get_num_threads()
+    made = {name: ablate.trained_variant(name, data, options) for name in ablate.VARIANTS}
+    torch.set_num_threads(threads)
+    assert made["as published"] | {"seconds": 0} == ablate.trained_variant("as published", data, options) | {
+        "seconds": 0
+    }
+    for name, found in made.items():
+        assert set(found["scores"]) == ({"none"} if ablate.VARIANTS[name].plain else {"1", "2", "4", "8"})
+        assert np.isfinite(list(found["scores"].values())).all()
+        assert len({tuple(one) for one in found["scores"].values()}) == len(found["scores"])
+    firsts = [tuple(next(iter(found["scores"].values()))) for found in made.values()]
+    assert len(set(firsts)) == len(firsts)  # every change changes the scores
+    sizes = [found["parameters"] for found in made.values()]
+    assert max(sizes) < 1.35 * min(sizes)
+    told = ablate.report(made["no bias"]["scores"], made, data)
+    assert told["1"]["srcc"][1] <= told["1"]["srcc"][0] <= told["1"]["srcc"][2]
+    assert len(told["srcc_gain"]) == 3
+    assert "srcc_gain" not in ablate.report(made["as published"]["scores"], made, data)
+    one, other = (list(ablate.drawn(data, 1, 4, seed)) for seed in (1, 1))
+    assert all(
+        torch.equal(a, b) for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
+    )

@@ -1,9 +1,9 @@
-"""The figures of the model card, from the installed model: a split of BIQ2021, the ladders over the Kodak photos, or both
-readouts on the validation photos.
+"""The figures of the model card, from the installed model: a split of BIQ2021, the ladders over the Kodak photos, or, on the
+validation photos, both readouts with one timestep and more.
 
 ``python training/mini/evaluate.py --biq2021 DIR --cache DIR --split test --out results/biq2021-test.json``
 ``python training/mini/evaluate.py --kodak DIR --out results/ladders.json``
-``python training/mini/evaluate.py --biq2021 DIR --cache DIR --readouts --out results/readouts.json``
+``python training/mini/evaluate.py --biq2021 DIR --cache DIR --readouts --out results/readouts.json --timesteps 1 2 4 8``
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 import genzqa
-from genzqa.evaluation.statistics import measure
+from genzqa.evaluation.statistics import compare, measure
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from genzqa.training.mini.degradations import DEGRADATIONS
@@ -59,21 +59,31 @@ def evaluate_biq2021(root: Path, cache: Path, split: str) -> dict[str, Any]:
     }
 
 
-def evaluate_readouts(root: Path, cache: Path) -> dict[str, Any]:
-    """The same network read in both ways on the validation photos: the learned readout, and the published mean."""
+def evaluate_readouts(root: Path, cache: Path, timesteps: list[int]) -> dict[str, Any]:
+    """The same network on the validation photos with each number of timesteps, read in both ways: the learned readout, and the
+    published mean. Of each but the first, how much the learned readout's rank correlation differs from that of the first."""
     photos = open_biq2021(root, cache, 500, 2406)
     chosen = photos.indices("validation")
     model = load_scorer("mini").model
     size = model.config.preprocessing.size
-    learned, published = [], []
+    mos = photos.mos[chosen].astype(np.float64)
+    raw: dict[int, dict[str, list[torch.Tensor]]] = {steps: {"learned": [], "published": []} for steps in timesteps}
     with torch.inference_mode():
         for part in np.array_split(chosen, len(chosen) // 4):
-            scored = model(torch.stack([to_network(resize_square(photos.pixels[i], size)) for i in part]))
-            learned.append(scored.raw)
-            published.append(scored.block_quality.mean(1))
-    mos = photos.mos[chosen].astype(np.float64)
-    scores = {"learned": torch.cat(learned), "published": torch.cat(published)}
-    return {"split": "validation", **{name: report(raw.double().numpy(), mos) for name, raw in scores.items()}}
+            pixels = torch.stack([to_network(resize_square(photos.pixels[i], size)) for i in part])
+            for steps, kept in raw.items():
+                scored = model(pixels, timesteps=steps)
+                kept["learned"].append(scored.raw)
+                kept["published"].append(scored.block_quality.mean(1))
+    scores = {steps: {name: torch.cat(parts).double().numpy() for name, parts in kept.items()}
+              for steps, kept in raw.items()}  # fmt: skip
+    found: dict[str, Any] = {"split": "validation", "timesteps": {}}
+    for steps, both in scores.items():
+        found["timesteps"][str(steps)] = {name: report(one, mos) for name, one in both.items()}
+        if steps != timesteps[0]:
+            gain = compare(both["learned"], scores[timesteps[0]]["learned"], mos)
+            found["timesteps"][str(steps)]["srcc_gain"] = [round(x, 4) for x in (gain.value, gain.low, gain.high)]
+    return found
 
 
 def evaluate_ladders(folder: Path) -> dict[str, Any]:
@@ -103,14 +113,15 @@ def genzqa_pixels(path: Path) -> npt.NDArray[np.uint8]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--biq2021", type=Path)
-    parser.add_argument("--cache", type=Path, help="where train.py decoded the photos")
+    parser.add_argument("--cache", type=Path, help="where the recipe decoded the photos")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--readouts", action="store_true", help="both readouts on the validation photos")
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], help="of the readouts")
     parser.add_argument("--kodak", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.readouts:
-        found = evaluate_readouts(arguments.biq2021, arguments.cache)
+        found = evaluate_readouts(arguments.biq2021, arguments.cache, arguments.timesteps)
     elif arguments.biq2021:
         found = evaluate_biq2021(arguments.biq2021, arguments.cache, arguments.split)
     else:

@@ -68,3 +68,27 @@ class ConvStage(nn.Module):
             **imitation_losses(score, self.imitate(hidden), batch),
             **degradation_losses(self.kind(hidden), self.strength(hidden), batch),
         }
+
+
+class LatentConv(nn.Module):
+    """The same on latents ``(N, 4, h, w)``, as large as the denoiser, the prompts' encoder and the readout; scores ``(N,)``.
+
+    Args:
+        mean, deviation: Of the MOS, from where it starts.
+    """
+
+    def __init__(self, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.mean, self.deviation = mean, deviation
+        layers: list[nn.Module] = []
+        before = 4
+        for width, stride in ((64, 1), (128, 2), (192, 2), (320, 2)):
+            layers += [_Residual(before, width, stride), _Residual(width, width, 1)]
+            before = width
+        self.body = nn.Sequential(*layers, _Residual(before, before, 1))
+        self.head = nn.Sequential(nn.Linear(2 * before, HIDDEN), nn.GELU(), nn.Dropout(0.2), nn.Linear(HIDDEN, 1))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        seen = self.body(latents)
+        pooled = torch.cat([seen.mean((2, 3)), seen.std((2, 3), unbiased=False)], 1)
+        return self.mean + self.deviation * self.head(pooled).squeeze(1)

@@ -1,0 +1,258 @@
+"""What the parts of the method are worth, at a size that a laptop trains.
+
+``python training/mini/ablate.py --biq2021 DIR --out RUN``
+
+Every variant starts from the same random weights and sees the same photos in the same order, reduced, as latents of the shipped
+model's image encoder, which is frozen. What is trained is every weight, since there is no pretrained denoiser at this size, on
+squared error to the MOS alone, as in the paper. Validation photos are those of the recipe; the test split is not opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genzqa.evaluation.statistics import compare, measure
+from genzqa.model.adapter import load_scorer
+from genzqa.model.config import ScorerConfig
+from genzqa.model.diffusion import fixed_noise, scoring_timesteps
+from genzqa.model.genziqa import GenzIQA, join_steps
+from genzqa.training.mini.fitting import Average, learning_rate
+from genzqa.training.mini.photos import open_biq2021
+from genzqa.training.mini.plan import read_mini_plan
+from genzqa.training.mini.score import build_scorer
+from genzqa.training.mini.stages import as_pixels
+from plain_net import LatentConv
+
+RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
+TIMESTEPS = (1, 2, 4, 8)
+SQUARED = 400.0  # squared points to about one
+LATEST = 100  # training draws its timesteps below this, as the recipe does
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed.
+
+    Attributes:
+        prompts: Whether their context, and the text encoder, are trained.
+        bias: Whether b(t) is added.
+        pretraining: Whether photos are denoised by quality captions first: by the prompts, in proportion to the MOS.
+        readout: As in a scorer's configuration.
+        plain: A convolutional network on the latents instead.
+    """
+
+    prompts: bool = True
+    bias: bool = True
+    pretraining: bool = True
+    readout: str = "published"
+    plain: bool = False
+
+
+VARIANTS = {
+    "as published": Variant(),
+    "no pre-training": Variant(pretraining=False),
+    "no learned prompts": Variant(prompts=False),
+    "no bias": Variant(bias=False),
+    "learned readout": Variant(readout="learned"),
+    "learned readout, no pre-training": Variant(readout="learned", pretraining=False),
+    "plain convolutional network": Variant(plain=True, pretraining=False),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Latents ``(2, N, 4, h, w)`` of photos and of the same mirrored, MOS 0..100 ``(N,)``; those of the photos set aside likewise,
+    not mirrored."""
+
+    latents: Tensor
+    mos: Tensor
+    unseen: Tensor
+    unseen_mos: npt.NDArray[np.float64]
+
+
+@torch.inference_mode()
+def encoded(biq2021: Path, out: Path, side: int) -> Data:
+    plan, model = read_mini_plan(RECIPE), load_scorer("mini").model
+    photos = open_biq2021(biq2021, out, plan.validation, plan.seed)
+    parts = {name: photos.indices(name) for name in ("train", "validation")}
+    kept = {}
+    for name, chosen in parts.items():
+        made = []
+        for part in np.array_split(chosen, -(-len(chosen) // 16)):
+            pixels = as_pixels(photos, part, side)
+            made.append(torch.stack([model.encode(pixels), model.encode(pixels.flip(3))]))
+        kept[name] = torch.cat(made, 1).clone()
+    mos = {name: torch.from_numpy(photos.mos[chosen]) for name, chosen in parts.items()}
+    return Data(kept["train"], mos["train"], kept["validation"][0], mos["validation"].double().numpy())
+
+
+def new_model(variant: Variant, seed: int) -> GenzIQA:
+    torch.manual_seed(seed)
+    embedded = load_scorer("mini")
+    config = embedded.config.model_dump() | {"readout": variant.readout, "use_bias": variant.bias, "video": None}
+    vae = {f"vae.{name}": value for name, value in embedded.model.vae.state_dict().items()}
+    scale = torch.tensor([float(embedded.model.vae.config.scaling_factor) ** -2])
+    model = build_scorer(embedded_tokenizer(), vae | {"latent_moments.var": scale}, ScorerConfig.model_validate(config))
+    model.requires_grad_(True)
+    model.vae.requires_grad_(False)
+    model.prompts.requires_grad_(variant.prompts)
+    model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def embedded_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    from genzqa.model.registry import embedded_folder
+
+    folder = embedded_folder("mini")
+    assert folder is not None
+    return CLIPTokenizer.from_pretrained(folder / "base" / "tokenizer")
+
+
+def drawn(data: Data, epochs: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Latents, MOS, noise and timesteps; of one seed the same for every variant."""
+    chances = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(len(data.mos), generator=chances)
+        for rows in order[: len(order) // batch * batch].view(-1, batch):
+            mirrored = torch.randint(0, 2, (batch,), generator=chances)
+            latents = data.latents[mirrored, rows]
+            noise = torch.randn(latents.shape, generator=chances)
+            yield latents, data.mos[rows], noise, torch.randint(0, LATEST, (batch,), generator=chances)
+
+
+def fit(model: nn.Module, batches: Iterator[tuple[Tensor, ...]], steps: int, rate: float,
+        loss_of: Callable[..., Tensor]) -> nn.Module:  # fmt: skip
+    """Train; returns the averaged weights."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer, average = torch.optim.AdamW(trained, lr=rate, weight_decay=0.02, betas=(0.9, 0.99)), Average(model, 0.99)
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, rate)
+        model.train()
+        loss = loss_of(*batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        average.update(model)
+    return average.model
+
+
+def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[str, Any]:
+    """Scores of the photos set aside, with each number of timesteps, and what it took."""
+    torch.set_num_threads(1)
+    variant, began = VARIANTS[name], time.time()
+
+    def train(model: nn.Module, epochs: int, seed: int, loss_of: Callable[..., Tensor]) -> nn.Module:
+        steps = epochs * (len(data.mos) // options.batch)
+        return fit(model, drawn(data, epochs, options.batch, seed), steps, options.rate, loss_of)
+
+    if variant.plain:
+        torch.manual_seed(options.seed)
+        plain = LatentConv(float(data.mos.mean()), float(data.mos.std()))
+        kept = train(
+            plain, options.epochs, options.seed, lambda latents, mos, *_: F.mse_loss(plain(latents), mos) / SQUARED
+        )
+        with torch.inference_mode():
+            scores = {"none": torch.cat([kept(part) for part in data.unseen.split(50)])}
+        size = sum(value.numel() for value in plain.parameters())
+    else:
+        model = new_model(variant, options.seed)
+
+        def denoising(latents: Tensor, mos: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+            error = ((model.step(latents, noise, times, model.prompts()).eps - noise[:, None]) ** 2).mean(
+                (2, 3, 4)
+            )  # (B, 2)
+            good = (mos / 100).clamp(0.02, 0.98)
+            return (good * error[:, 0] + (1 - good) * error[:, 1]).mean()
+
+        def scoring(latents: Tensor, mos: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+            embeds = model.prompts()
+            trace = join_steps([model.step(latents, noise, times, embeds)], embeds)
+            return F.mse_loss(model.score_trace(trace, latents.shape[2:]).raw, mos) / SQUARED
+
+        if variant.pretraining:
+            model.load_state_dict(train(model, options.pretraining, options.seed + 1, denoising).state_dict())
+        kept = train(model, options.epochs, options.seed, scoring)
+        assert isinstance(kept, GenzIQA)
+        with torch.inference_mode():
+            scores = {str(count): torch.cat([as_scored(kept, part, count) for part in data.unseen.split(50)])
+                      for count in TIMESTEPS}  # fmt: skip
+        size = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    found = {count: value.double().tolist() for count, value in scores.items()}
+    return {"scores": found, "parameters": size, "seconds": round(time.time() - began)}
+
+
+def as_scored(model: GenzIQA, latents: Tensor, count: int) -> Tensor:
+    shape = (latents.shape[1], latents.shape[2], latents.shape[3])
+    noise = fixed_noise(count, shape, model.config.seed)
+    return model.score_trace(model.trace(latents, noise, scoring_timesteps(count)), latents.shape[2:]).raw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--biq2021", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where the photos are decoded once, and scores are kept"
+    )
+    parser.add_argument("--result", type=Path, default=Path(__file__).parent / "results" / "ablations.json")
+    parser.add_argument("--side", type=int, default=192, help="of the reduced photos")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--pretraining", type=int, default=1, help="epochs of denoising alone")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=2406)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    options = parser.parse_args()
+    data = encoded(options.biq2021, options.out, options.side)
+    made = {}
+    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
+        work = partial(trained_variant, data=data, options=options)
+        for name, found in zip(options.variants, pool.map(work, options.variants), strict=True):
+            made[name] = found
+            (options.out / "ablation-scores.json").write_text(json.dumps(made) + "\n")
+            print(name, report(found["scores"], made, data), found["seconds"], flush=True)
+    settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float)}
+    results = {name: {**report(found["scores"], made, data), "parameters": found["parameters"], "seconds": found["seconds"]}
+               for name, found in made.items()}  # fmt: skip
+    options.result.write_text(
+        json.dumps({"settings": settings, "photos": len(data.unseen_mos), "variants": results}, indent=1) + "\n"
+    )
+
+
+def report(scores: dict[str, list[float]], made: dict[str, Any], data: Data) -> dict[str, Any]:
+    """SRCC and PLCC with their 95 % intervals for each number of timesteps, and how far SRCC at the first is from that of the first
+    variant."""
+    found: dict[str, Any] = {}
+    for count, values in scores.items():
+        figures = measure(np.array(values), data.unseen_mos)
+        found[count] = {name: [round(x, 4) for x in (figures[name].value, figures[name].low, figures[name].high)]
+                        for name in ("srcc", "plcc")}  # fmt: skip
+    first = next(iter(made.values()))["scores"]
+    if first is not scores:
+        ours, theirs = (next(iter(one.values())) for one in (scores, first))
+        gap = compare(np.array(ours), np.array(theirs), data.unseen_mos)
+        found["srcc_gain"] = [round(x, 4) for x in (gap.value, gap.low, gap.high)]
+    return found
+
+
+if __name__ == "__main__":
+    main()
