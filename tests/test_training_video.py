@@ -117,12 +117,30 @@ def test_the_order_loss_is_of_faults_that_lower_the_score_too_little(recipe) -> 
         shape = (1, len(raw))
         samples = module.Samples(torch.tensor([raw]), [torch.zeros(*shape, 64)], torch.zeros(*shape, 8),
                                  torch.zeros(*shape, 4), share)  # fmt: skip
-        return module.out_of_order(modulator, samples, np.array([0])).item()
+        return module.out_of_order(modulator, samples, np.array([0]), still).item()
+
+    still = module.Jitter(torch.ones(8), torch.ones(4), 0.0)
 
     assert loss([80, 40, 80, 70, 60, 30]) == 0  # every fall is half of what is owed, or more
     assert loss([80, 40, 80, 79.5, 60, 30]) == pytest.approx((2 - 0.5) / 6)  # half of 4 points was owed
     assert loss([80, 80, 80, 70, 60, 30]) == pytest.approx(18 / 6)
     assert loss([80, 40, 80, 70, 75, 30]) > 0  # an encoding that beats the milder one
+
+
+def test_jitter_moves_all_videos_of_a_source_alike(recipe) -> None:
+    module = recipe["modulator"]
+    slow = torch.tensor([[0.0, 1.0], [4.0, 1.0]])[:, None].expand(2, 3, 2)  # two windows, three variants, alike
+    samples = module.Samples(torch.ones(2, 3), [], slow, slow, torch.ones(2, 3))
+    jitter = module.Jitter.of(samples, np.array([0, 1]), 0.5)
+    shape = (500, 3, 4, 5)
+    videos = module.Ladders(
+        torch.ones(shape[:3]), [], torch.zeros(*shape, 2), torch.zeros(*shape, 2), torch.ones(shape[:3])
+    )
+    moved = videos.elsewhere(jitter)
+    assert torch.equal(moved.slow, moved.slow[:, :1, :1, :1].expand(*shape, 2))
+    assert moved.slow[:, 0, 0, 0].std(0).tolist() == pytest.approx([0.5 * 2, 0.0], rel=0.1)
+    assert not torch.equal(moved.slow, moved.fast)
+    assert moved.raw is videos.raw
 
 
 def test_the_ladder_loss_is_of_steps_that_fall_too_little(recipe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,29 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Jitter:
+    """Moves the motion features of a source by chance, in every feature by ``share`` of its own deviation ``(F,)``.
+
+    What the motion network makes of a sound video differs from source to source; with few sources a modulator learns them by heart.
+    """
+
+    slow: torch.Tensor
+    fast: torch.Tensor
+    share: float
+
+    @classmethod
+    def of(cls, samples: Samples, rows: npt.NDArray[np.int64], share: float) -> Jitter:
+        """By the spread between these windows, as they are."""
+        index = torch.from_numpy(rows)
+        return cls(samples.slow[index, 0].std(0, unbiased=False), samples.fast[index, 0].std(0, unbiased=False), share)
+
+    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of ``count`` sources: slow ``(count, S)``, fast ``(count, F)``."""
+        slow, fast = (self.share * one * torch.randn(count, len(one)) for one in (self.slow, self.fast))
+        return slow, fast
+
+
+@dataclass(frozen=True)
 class Ladders:
     """Whole videos of S sources in L ladders of K steps, the first of which is the intact video.
 
@@ -51,6 +74,12 @@ class Ladders:
         index = torch.from_numpy(rows)
         return Ladders(self.raw[index], [layer[index] for layer in self.queries], self.slow[index], self.fast[index],
                        self.share[index])  # fmt: skip
+
+    def elsewhere(self, jitter: Jitter) -> Ladders:
+        """Their motion as of sources a little unlike these: all videos of one are moved by the same."""
+        count = len(self.raw)
+        slow, fast = (one.view(count, 1, 1, 1, -1) for one in jitter.draw(count))
+        return replace(self, slow=self.slow + slow, fast=self.fast + fast)
 
     def scores(self, modulator: TemporalQualityModulator) -> torch.Tensor:
         """``(S, L, K)``."""
@@ -105,16 +134,19 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
     optimizer = torch.optim.AdamW(modulator.parameters(), lr=plan["rate"], weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan["rate"], total_steps=int(plan["steps"]))
     history = [figures(modulator, samples, held, int(plan["clips"]))]
+    jitter = Jitter.of(samples, chosen, plan["jitter"])
     for step in range(int(plan["steps"])):
         raw, target, slow, fast, *queries = draw(
             samples, rng.choice(chosen, int(plan["batch"])), int(plan["clips"]), rng, plan["intact"]
         )
         modulator.train()
+        moved = jitter.draw(len(raw))
+        slow, fast = slow + moved[0][:, None], fast + moved[1][:, None]
         loss = ((raw * modulated(modulator, queries, slow, fast) - target) ** 2).mean() / 100
-        loss = loss + plan["order"] * out_of_order(modulator, samples, rng.choice(chosen, int(plan["ordered"])))
+        loss = loss + plan["order"] * out_of_order(modulator, samples, rng.choice(chosen, int(plan["ordered"])), jitter)
         for one in ladders:
             drawn = rng.choice(len(one.raw), min(len(one.raw), VIDEOS // one.raw[0].numel()), replace=False)
-            videos = one.of(drawn)
+            videos = one.of(drawn).elsewhere(jitter)
             loss = loss + missed(modulator, videos) + plan["ladders"] * rising(modulator, videos)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -129,13 +161,16 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
     return history
 
 
-def out_of_order(modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+def out_of_order(
+    modulator: TemporalQualityModulator, samples: Samples, rows: npt.NDArray[np.int64], jitter: Jitter
+) -> torch.Tensor:
     """By how many MOS units, on average, a fault lowers the score too little: half of what it owes, and `LEAST_FALL` at least.
     Compared are every variant with the window as it is, and each encoding with the next stronger one."""
     index = torch.from_numpy(rows)
     count, variants = len(rows), samples.share.shape[1]
     queries = [layer[index].flatten(0, 1) for layer in samples.queries]
-    slow, fast = (one[index].flatten(0, 1)[:, None].expand(-1, 2, -1) for one in (samples.slow, samples.fast))
+    moved = (one[index] + by[:, None] for one, by in zip((samples.slow, samples.fast), jitter.draw(count), strict=True))
+    slow, fast = (one.flatten(0, 1)[:, None].expand(-1, 2, -1) for one in moved)
     score = samples.raw[index] * modulated(modulator, queries, slow, fast).view(count, variants)
     owed = samples.raw[index, :1] * samples.share[index]
     coded = variants - CODED
