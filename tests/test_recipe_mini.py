@@ -165,6 +165,16 @@ def test_photos_that_are_missing_are_named(tiny: Path, database: Path, pristine:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_photo_that_cannot_be_read_is_named(tiny: Path, database: Path, pristine: Path, tmp_path: Path) -> None:
+    shutil.copytree(database, tmp_path / "biq2021")
+    damaged = sorted((tmp_path / "biq2021" / "Images").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(DataError) as caught:
+        run(tiny, tmp_path / "biq2021", pristine, tmp_path / "out")
+    assert damaged.name in str(caught.value)
+    assert not (tmp_path / "out" / "biq2021.npy").exists()
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"validation": 0}, "validation"),
     ({"stage4": []}, "stage4"),

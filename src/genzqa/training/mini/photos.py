@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from genzqa.errors import DataError
 from genzqa.training.mini.degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target, grain
 
 SIDE = 512
@@ -62,14 +63,26 @@ def open_biq2021(root: Path, cache: Path, validation: int, seed: int) -> Photos:
     return Photos(np.load(path, mmap_mode="r"), mos, split, np.array([row[0] for row in rows]))
 
 
+def read_rgb(path: Path) -> Image.Image:
+    """One photo.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for damaged files
+        raise DataError(f"cannot be read: {error}", subject=str(path)) from error
+
+
 def _decode_all(folder: Path, names: list[str], path: Path) -> None:
     on_disk = {file.name.lower(): file for file in folder.iterdir()}  # one name differs in case
     partial = path.with_suffix(".partial.npy")
     pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(names), SIDE, SIDE, 3))
 
     def decode(index: int) -> None:
-        with Image.open(on_disk[names[index].lower()]) as opened:
-            image = opened.convert("RGB")
+        image = read_rgb(on_disk[names[index].lower()])
         if image.size != (SIDE, SIDE):  # eleven photos are smaller; scoring would enlarge them too
             image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         pixels[index] = np.asarray(image)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from genzqa.media.preprocess import resize_square
-from genzqa.training.mini.photos import SIDE, Photos
+from genzqa.training.mini.photos import SIDE, Photos, read_rgb
 from genzqa.training.mini.teacher import Features, TeacherHead
 
 SQUARES = 12  # of a photo of 1024 pixels and more; smaller ones give one
@@ -45,8 +45,7 @@ def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: 
 def squares_of(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:
     """Squares ``(SIDE, SIDE, 3)`` of one photo, drawn by the seed."""
     rng = np.random.default_rng(seed)
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    image = read_rgb(file)
     width, height = image.size
     squares = []
     for _ in range(SQUARES if min(width, height) >= 2 * SIDE else 1):

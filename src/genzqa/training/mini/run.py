@@ -53,8 +53,7 @@ class Recipe:
 
     Raises:
         ConfigError: If the pretrained network is not installed.
-        DataError: If photos are missing or cannot be read.
-        TrainingError: If ``out`` holds what another plan made.
+        DataError: If photos are missing.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Recipe:
     def outline(self) -> Iterator[str]:
         """What there is to do, a line each."""
         plan = self.plan
-        banks = [plan.crops, plan.whole, *(() if plan.start else (plan.quarters, plan.photos))]
+        banks = (plan.crops, plan.whole, plan.quarters, plan.photos)
         views = [(3 * (one.biq2021_groups + one.pristine_groups) + one.biq2021_singles + one.pristine_singles, one.size or self.size)
                  for one in banks]  # fmt: skip
         bytes_needed = sum(count * side**2 * 3 for count, side in views) + 12_000 * SIDE**2 * 3
@@ -102,7 +101,8 @@ class Recipe:
             The adapter's folder.
 
         Raises:
-            TrainingError: If a loss is not finite.
+            DataError: If a photo cannot be read.
+            TrainingError: If a loss is not finite, or the folder holds what another plan made.
         """
         self._claim()
         plan, out, settings = self.plan, self.out, self.settings
