@@ -13,7 +13,8 @@ from windows import CODED_STRENGTHS
 from genzqa.model.modulator import TemporalQualityModulator
 
 CODED = len(CODED_STRENGTHS)  # the last variants of every window
-LEAST_FALL = 1.0  # MOS units
+OWED, LEAST_FALL = 0.5, 1.0  # of a window with a fault: a share of what its label says, and MOS units
+STEEP, LEAST_STEP = 0.2, 0.3  # likewise of a step in a ladder; more, which features cannot tell, is learned by heart
 VIDEOS = 400  # of a batch of ladders
 
 
@@ -147,7 +148,7 @@ def train_modulator(modulator: TemporalQualityModulator, samples: Samples, chose
         for one in ladders:
             drawn = rng.choice(len(one.raw), min(len(one.raw), VIDEOS // one.raw[0].numel()), replace=False)
             videos = one.of(drawn).elsewhere(jitter)
-            loss = loss + missed(modulator, videos) + plan["ladders"] * rising(modulator, videos)
+            loss = loss + plan["sound"] * missed(modulator, videos) + plan["ladders"] * rising(modulator, videos)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(modulator.parameters(), 1.0)
@@ -175,7 +176,7 @@ def out_of_order(
     owed = samples.raw[index, :1] * samples.share[index]
     coded = variants - CODED
     falls, due = (torch.cat([one[:, 1:] - one[:, :1], one[:, coded:].diff(dim=1)], 1) for one in (score, owed))
-    return torch.relu(falls - (0.5 * due).clamp(max=-LEAST_FALL))[due < 0].mean()
+    return torch.relu(falls - (OWED * due).clamp(max=-LEAST_FALL))[due < 0].mean()
 
 
 def missed(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
@@ -194,8 +195,8 @@ def intact_gamma(modulator: TemporalQualityModulator, ladders: Ladders) -> torch
 def rising(modulator: TemporalQualityModulator, ladders: Ladders) -> torch.Tensor:
     """By how many MOS units, on average, the steps of these ladders fall too little: of every source, and of their mean."""
     falls, due = ladders.scores(modulator).diff(dim=2), (ladders.raw[:, :, :1] * ladders.share).diff(dim=2)
-    short = torch.relu(falls - (0.5 * due).clamp(max=-LEAST_FALL))[due < 0].mean()
-    return short + torch.relu(falls.mean(0) - (0.5 * due.mean(0)).clamp(max=-LEAST_FALL)).mean()
+    short = torch.relu(falls - (STEEP * due).clamp(max=-LEAST_STEP))[due < 0].mean()
+    return short + torch.relu(falls.mean(0) - (STEEP * due.mean(0)).clamp(max=-LEAST_STEP)).mean()
 
 
 @torch.no_grad()
