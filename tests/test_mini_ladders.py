@@ -10,6 +10,7 @@ import pytest
 
 import genzqa
 from genzqa.media.image import decode_image
+from genzqa.training.mini.degradations import DEGRADATIONS
 
 ROOT = Path(__file__).parents[1]
 KODAK = ROOT.parent / "shared" / "data" / "kodak"
@@ -20,11 +21,9 @@ def degradations():
     folder = str(ROOT / "training" / "mini")
     sys.path.insert(0, folder)
     try:
-        import degradations
-
         import evaluate
 
-        yield degradations.DEGRADATIONS, evaluate.LADDER
+        yield DEGRADATIONS, evaluate.LADDER
     finally:
         sys.path.remove(folder)
 

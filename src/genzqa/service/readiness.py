@@ -14,7 +14,7 @@ from genzqa.scoring.scorer import Scorer, load
 from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
-EXPECTED = {"5f8e2efe1466208ed6f5422e0986697b5c9c32c4f021ef66f184c2d42fe8fe5d": 52.1463}
+EXPECTED = {"9fb73001bfcc4ec4fa9b722bc69b97b7cd230d6876d3aeb6f92d0725db6fa8e3": 52.1463}
 """Scores of the photo by the SHA-256 of the adapter's weights; other models must repeat what they said at the start."""
 
 TOLERANCE = 0.05  # score points: other processors and libraries round otherwise
