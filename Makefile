@@ -23,7 +23,7 @@ unit: $(VENV)/.installed
 
 # torch comes first and pinned: whatever else asks for torch then finds it there and brings in no other build
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genzqa needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genzqa needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
 	@echo "Installing everything into $(VENV), which takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -206,6 +206,9 @@ def test_the_command(
     lacking = CliRunner().invoke(app, [*arguments, *data[:2]])
     assert lacking.exit_code == 2
     assert "--data pristine=DIR" in lacking.output
+    elsewhere = CliRunner().invoke(app, [*arguments, *data, "--cache", str(tmp_path / "cache")])
+    assert elsewhere.exit_code == 2
+    assert "--cache" in elsewhere.output
     monkeypatch.setattr(module, "TEACHERS", ("no_such_network",))
     bare = CliRunner().invoke(app, [*arguments, *data])
     assert bare.exit_code == 2

@@ -26,12 +26,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTokenizer
 
 from genzqa.evaluation.statistics import compare, measure
 from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
+from genzqa.training.mini.components import embedded_tokenizer
 from genzqa.training.mini.fitting import Average, learning_rate
 from genzqa.training.mini.photos import open_biq2021
 from genzqa.training.mini.plan import read_mini_plan
@@ -104,26 +106,16 @@ def encoded(biq2021: Path, out: Path, side: int) -> Data:
 
 def new_model(variant: Variant, seed: int) -> GenzIQA:
     torch.manual_seed(seed)
-    embedded = load_scorer("mini")
+    embedded, tokenizer = load_scorer("mini"), CLIPTokenizer.from_pretrained(embedded_tokenizer())
     config = embedded.config.model_dump() | {"readout": variant.readout, "use_bias": variant.bias, "video": None}
     vae = {f"vae.{name}": value for name, value in embedded.model.vae.state_dict().items()}
     scale = torch.tensor([float(embedded.model.vae.config.scaling_factor) ** -2])
-    model = build_scorer(embedded_tokenizer(), vae | {"latent_moments.var": scale}, ScorerConfig.model_validate(config))
+    model = build_scorer(tokenizer, vae | {"latent_moments.var": scale}, ScorerConfig.model_validate(config))
     model.requires_grad_(True)
     model.vae.requires_grad_(False)
     model.prompts.requires_grad_(variant.prompts)
     model.prompts.text_encoder.get_input_embeddings().requires_grad_(False)
     return model
-
-
-def embedded_tokenizer() -> Any:
-    from transformers import CLIPTokenizer
-
-    from genzqa.model.registry import embedded_folder
-
-    folder = embedded_folder("mini")
-    assert folder is not None
-    return CLIPTokenizer.from_pretrained(folder / "base" / "tokenizer")
 
 
 def drawn(data: Data, epochs: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -30,8 +30,7 @@ from transformers import CLIPTokenizer
 from codecs_ahead import Codec, CodecCopies, codec_copies
 from device_views import CODECS, DRAWS, Maker, Pool, Teacher, read_sources
 from genzqa.model.config import ScorerConfig
-from genzqa.model.registry import embedded_folder
-from genzqa.training.mini.components import build_vae
+from genzqa.training.mini.components import build_vae, embedded_tokenizer
 from genzqa.training.mini.degradations import DRAW_WEIGHT
 from genzqa.training.mini.fitting import Average, keep, learning_rate_at
 from genzqa.training.mini.photos import Batch, Photos, open_biq2021
@@ -263,9 +262,7 @@ def main() -> None:
 
     if options.start:
         start_from(options.start, out)
-        embedded = embedded_folder("mini")
-        assert embedded is not None
-        tokenizer = CLIPTokenizer.from_pretrained(embedded / "base" / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(embedded_tokenizer())
     else:
         tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     if options.minutes:

@@ -46,9 +46,12 @@ def train_command(
     train ... The plan of the embedded model's recipe, configs/mini.yaml, trains from nothing.
     """
     from genzqa.databases.registry import open_database
+    from genzqa.errors import ConfigError
     from genzqa.training.plan import names_recipe, read_plan
 
     if names_recipe(config):
+        if cache is not None:
+            raise ConfigError("a recipe keeps all it makes in --out", subject="--cache", hint="leave it out")
         _follow_recipe(config, data, out, dry_run=dry_run)
         return
     plan = read_plan(config)

@@ -5,11 +5,22 @@ Channels, levels and head counts are the only things that differ; everything dow
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from genzqa.model.registry import embedded_folder
+
 TEXT_WIDTH = 64
+
+
+def embedded_tokenizer() -> Path:
+    """The folder of CLIP's byte-pair vocabulary (OpenAI, MIT licence), as the embedded model carries it."""
+    embedded = embedded_folder("mini")
+    assert embedded is not None
+    return embedded / "base" / "tokenizer"
 
 
 def build_vae() -> AutoencoderKL:

@@ -15,8 +15,8 @@ from transformers import CLIPTokenizer
 from genzqa.databases.registry import open_database
 from genzqa.errors import ConfigError, DataError, TrainingError
 from genzqa.files import write_atomically
-from genzqa.model.registry import embedded_folder
 from genzqa.training.mini.bank import Bank
+from genzqa.training.mini.components import embedded_tokenizer
 from genzqa.training.mini.export import calibrate, write_model
 from genzqa.training.mini.fitting import Progress, unseen
 from genzqa.training.mini.photos import SIDE, Photos, open_biq2021
@@ -180,9 +180,9 @@ class Recipe:
         """CLIP's, as the embedded model carries it."""
         kept = self.out / "tokenizer"
         if not kept.exists():
-            embedded = embedded_folder("mini")
-            assert embedded is not None
-            shutil.copytree(embedded / "base" / "tokenizer", kept)
+            half = self.out / "tokenizer.partial"
+            shutil.copytree(embedded_tokenizer(), half, dirs_exist_ok=True)
+            half.rename(kept)
         return CLIPTokenizer.from_pretrained(kept)
 
     def _plain_bank(self, name: str, *, pristine: bool = False) -> Bank:
