@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from genzqa.engine.torch_engine import PlainEngine, TorchEngine, memory_errors
 from genzqa.engine.unet import UNetPass
 from genzqa.errors import ConfigError, ModelCorruptError, ModelError, OutputError
 from genzqa.model.adapter import LoadedScorer, load_scorer
+from genzqa.model.genziqa import GenzIQA
 from genzqa.model.genzvqa import FrameReadings, readings
 from genzqa.scoring import export
 from videos import encode, noise_frames
@@ -339,6 +341,20 @@ def test_another_precision_is_another_model_to_a_batch(small_scorer: Path) -> No
                                  for options in ({}, {"precision": "bf16"}, {"device": "cpu"}))  # fmt: skip
     assert exact != rounded
     assert exact == elsewhere
+
+
+def test_on_openvino_the_network_is_in_memory_only_while_it_is_needed(small_video_scorer: Path) -> None:
+    def held() -> int:
+        return sum(issubclass(type(one), GenzIQA) for one in gc.get_objects())  # isinstance runs code of what it finds
+
+    before = held()
+    scorer = genzqa.load(f"local-dir:{small_video_scorer}", backend="openvino")
+    scorer.score(Image.new("RGB", (64, 64)))
+    assert held() == before
+    assert scorer.score(Image.new("RGB", (64, 64)), quality_map=True).quality_map is not None
+    assert held() == before + 1
+    scorer.score(Image.new("RGB", (64, 64)), quality_map=True)
+    assert held() == before + 1  # the same again
 
 
 def test_openvino_gives_the_scores_of_torch(small_video_scorer: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ print([maybe_allow_in_graph is torch._dynamo.allow_in_graph] +
 GRAPH = """
 import torch
 from diffusers import UNet2DConditionModel
-unet = UNet2DConditionModel.from_config(genzqa.load().model.drawing.unet.config).eval()
+unet = UNet2DConditionModel.from_config(genzqa.load().model.require_drawing().unet.config).eval()
 block = unet.get_submodule("mid_block.attentions.0.transformer_blocks.0")
 seen = []
 def backend(graph, inputs):
@@ -97,7 +97,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 torch.manual_seed(0)
-unet = UNet2DConditionModel.from_config(genzqa.load().model.drawing.unet.config).eval()
+unet = UNet2DConditionModel.from_config(genzqa.load().model.require_drawing().unet.config).eval()
 width = unet.config.cross_attention_dim
 inputs = torch.randn(1, 4, 16, 16), 1, torch.randn(1, 3, width if isinstance(width, int) else width[-1])
 def scaled(**options):

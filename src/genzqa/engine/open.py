@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +41,7 @@ class OpenModel:
         blocks: Its cross-attention layers; of a student, the names of its teacher's.
         modulator, motion: Of its temporal part, if it has one in its own files.
         motion_sha256: Of a motion network that has a file of its own.
-        drawing: The network itself, for quality maps; None if only its graph is here, or of a student.
+        network: Gives the network itself, for quality maps; None if only its graph is here, or of a student.
     """
 
     config: ScorerConfig | StudentConfig
@@ -52,7 +54,7 @@ class OpenModel:
     modulator: TemporalQualityModulator | None = None
     motion: SlowFast | None = None
     motion_sha256: str | None = None
-    drawing: GenzIQA | None = None
+    network: Callable[[], GenzIQA] | None = None
     options: EngineOptions = field(default_factory=EngineOptions)
 
     def require_drawing(self) -> GenzIQA:
@@ -60,13 +62,14 @@ class OpenModel:
 
         Raises:
             ConfigError: If only its graph is here, or it is a student.
+            ModelError: If it has to be loaded again and its files are damaged or gone.
         """
-        if self.drawing is None:
+        if self.network is None:
             what, whose = ("a student", "its teacher") if isinstance(self.config, StudentConfig) else (
                 "an exported graph", "the model it was exported from")  # fmt: skip
             raise ConfigError(f"this model cannot draw quality maps: it is {what}", subject=self.name,
                               hint=f"score with {whose}")  # fmt: skip
-        return self.drawing
+        return self.network()
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -95,26 +98,32 @@ def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> O
         return open_export(name, options)
     on_torch = options.backend == "torch"
     device = options.torch_device()
-    loaded = load_scorer(
-        name, offline=offline, trainable=False, dtype=_DTYPES[options.precision] if on_torch else torch.float32
-    )
+    dtype = _DTYPES[options.precision] if on_torch else torch.float32
+    loaded = load_scorer(name, offline=offline, trainable=False, dtype=dtype)
     loaded.model.to(device)
     if loaded.motion is not None:
         loaded.motion.to(device)
-    photos = _engine(loaded, options)
-    made: list[Engine] = []
+    start = _prepared(loaded, options)
+    config, blocks, other_pass = loaded.config, loaded.model.blocks, other_pass_for_frames(loaded.config)
+    weights_sha256, base_sha256 = loaded.weights_sha256, loaded.base_sha256
+    modulator, motion = loaded.video.modulator if loaded.video else None, loaded.motion
+    kept = loaded if on_torch else None
+    del loaded  # a graph has weights of its own: those of a large base would stand in memory twice
+    if not on_torch:
+        gc.collect()
+    photos = start()
 
+    @functools.cache
+    def again() -> LoadedScorer:
+        return kept or load_scorer(name, offline=offline, trainable=False, dtype=dtype)
+
+    @functools.cache
     def frames() -> Engine:
-        if not other_pass_for_frames(loaded.config):
-            return photos
-        if not made:
-            made.append(_engine(loaded, options, frames=True))
-        return made[0]
+        return _prepared(again(), options, frames=True)() if other_pass else photos
 
     return OpenModel(
-        config=loaded.config, name=loaded.config.name, weights_sha256=loaded.weights_sha256, base_sha256=loaded.base_sha256,
-        blocks=loaded.model.blocks, photos=photos, frames=frames, modulator=loaded.video.modulator if loaded.video else None,
-        motion=loaded.motion, drawing=loaded.model, options=options,
+        config=config, name=config.name, weights_sha256=weights_sha256, base_sha256=base_sha256, blocks=blocks, photos=photos,
+        frames=frames, modulator=modulator, motion=motion, network=lambda: again().model, options=options,
     )  # fmt: skip
 
 
@@ -146,28 +155,34 @@ def pass_key(loaded: LoadedScorer, *, frames: bool) -> str:
     return f"{__version__}/{loaded.weights_sha256}/{loaded.base_sha256}/{config}/{kind}"
 
 
-def _engine(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = False) -> Engine:
+def _prepared(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = False) -> Callable[[], Engine]:
+    """Starts an engine; one that runs a graph has made it by then, and needs the network no more."""
     config, graph = loaded.config, pass_key(loaded, frames=frames)
     key = f"{graph}/{options.backend}/{options.precision}/{options.torch_device()}"
     if options.backend == "torch":
-        from genzqa.engine.torch_engine import PlainEngine, TorchEngine
-
-        try:
-            plan = pass_of(loaded.model, config, frames=frames)
-        except ConfigError:  # another topology: slower, and as right
-            video = config.video
-            steps = video.timesteps if frames and video is not None else config.timesteps
-            last = frames and video is not None and video.tqm_queries == "last"
-            return PlainEngine(loaded.model, steps, last, key)
-        return TorchEngine(plan.to(options.torch_device()), key)
+        return lambda: _on_torch(loaded, options, key, frames=frames)
     if options.backend == "onnx":
         raise ConfigError("the backend onnx runs exported models", subject=loaded.name,
                           hint="`genzqa export --to onnx DIR`, then score with --model local-dir:DIR")  # fmt: skip
     from genzqa.engine.openvino_engine import OpenVINOEngine, converted
 
     encoder, reader = converted(lambda: pass_of(loaded.model, config, frames=frames), graph)
-    return OpenVINOEngine(encoder, reader, loaded.model.blocks, config.preprocessing.size, key, precision=options.precision,
-                          wide=wide_encoder(loaded.model.vae))  # fmt: skip
+    return functools.partial(OpenVINOEngine, encoder, reader, loaded.model.blocks, config.preprocessing.size, key,
+                             precision=options.precision, wide=wide_encoder(loaded.model.vae))  # fmt: skip
+
+
+def _on_torch(loaded: LoadedScorer, options: EngineOptions, key: str, *, frames: bool) -> Engine:
+    from genzqa.engine.torch_engine import PlainEngine, TorchEngine
+
+    config = loaded.config
+    try:
+        plan = pass_of(loaded.model, config, frames=frames)
+    except ConfigError:  # another topology: slower, and as right
+        video = config.video
+        steps = video.timesteps if frames and video is not None else config.timesteps
+        last = frames and video is not None and video.tqm_queries == "last"
+        return PlainEngine(loaded.model, steps, last, key)
+    return TorchEngine(plan.to(options.torch_device()), key)
 
 
 def wide_encoder(vae: Any) -> bool:

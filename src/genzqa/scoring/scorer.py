@@ -107,7 +107,7 @@ class Scorer:
     @property
     def draws_maps(self) -> bool:
         """Whether this model can tell where a photo loses its score; a student or an exported graph cannot."""
-        return self.model.drawing is not None
+        return self.model.network is not None
 
     def score(self, source: ImageSource, *, quality_map: bool = False, video: VideoOptions = _DEFAULT_OPTIONS,
               progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip

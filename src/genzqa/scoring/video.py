@@ -316,8 +316,8 @@ def _worst_frames(model: OpenModel, seen: _Seen) -> tuple[WorstFrame, ...]:
     kept = []
     for _, _, scored, frame in sorted(seen.worst, key=lambda entry: entry[2].score):
         field = None
-        if model.drawing is not None:
-            raw, drawn = quality_maps(model.drawing, frame.pixels[None])
+        if model.network is not None:
+            raw, drawn = quality_maps(model.require_drawing(), frame.pixels[None])
             field = (drawn[0] + scored.score - float(raw[0])).numpy().astype(np.float32)
         kept.append(WorstFrame(scored, np.asarray(frame.moment.pixels, np.uint8), field))
     return tuple(kept)
