@@ -44,6 +44,7 @@ from plain_net import LatentConv
 RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
 TIMESTEPS = (1, 2, 4, 8)
 SQUARED = 400.0  # squared points to about one
+SAID_EVERY = 50  # steps
 LATEST = 100  # training draws its timesteps below this, as the recipe does
 
 
@@ -131,10 +132,11 @@ def drawn(data: Data, epochs: int, batch: int, seed: int) -> Iterator[tuple[Tens
 
 
 def fit(model: nn.Module, batches: Iterator[tuple[Tensor, ...]], steps: int, rate: float,
-        loss_of: Callable[..., Tensor]) -> nn.Module:  # fmt: skip
-    """Train; returns the averaged weights."""
+        loss_of: Callable[..., Tensor], say: Callable[[str], object]) -> nn.Module:  # fmt: skip
+    """Train; returns the averaged weights. ``say`` is told the mean loss since it was told last."""
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer, average = torch.optim.AdamW(trained, lr=rate, weight_decay=0.02, betas=(0.9, 0.99)), Average(model, 0.99)
+    losses: list[float] = []
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, rate)
@@ -145,6 +147,9 @@ def fit(model: nn.Module, batches: Iterator[tuple[Tensor, ...]], steps: int, rat
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         average.update(model)
+        losses.append(loss.item())
+        if (step + 1) % SAID_EVERY == 0:
+            say(f"step {step + 1} of {steps}: {np.mean(losses[-SAID_EVERY:]):.4f}")
     return average.model
 
 
@@ -155,7 +160,8 @@ def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[
 
     def train(model: nn.Module, epochs: int, seed: int, loss_of: Callable[..., Tensor]) -> nn.Module:
         steps = epochs * (len(data.mos) // options.batch)
-        return fit(model, drawn(data, epochs, options.batch, seed), steps, options.rate, loss_of)
+        return fit(model, drawn(data, epochs, options.batch, seed), steps, options.rate, loss_of,
+                   lambda line: print(f"{name}: {line}", flush=True))  # fmt: skip
 
     if variant.plain:
         torch.manual_seed(options.seed)
