@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +227,13 @@ def test_folding_changes_nothing_but_the_units() -> None:
     torch.testing.assert_close(after.block_scores, before.block_scores * spread[1:] + mean[1:], rtol=0, atol=1e-4)
 
 
+def onnx_kernels(path: Path) -> set[np.dtype[Any]]:
+    import onnx
+
+    stored = (onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer)
+    return {values.dtype for values in stored if values.ndim == 4}
+
+
 def test_onnx_scores_as_torch_does(student: Path, photos: list[Path]) -> None:
     import onnxruntime
 
@@ -237,6 +245,7 @@ def test_onnx_scores_as_torch_does(student: Path, photos: list[Path]) -> None:
     scorer = genzqa.load(f"local-dir:{student}")
     assert raw == pytest.approx([scorer.score(path).raw for path in photos], abs=1e-3)
     assert blocks.shape == (len(photos), len(scorer.model.blocks))
+    assert onnx_kernels(student / "student.onnx") == {np.dtype(np.float16)}  # as large as the student itself
     inside = session.get_modelmeta().custom_metadata_map["genzqa"]
     assert json.loads(inside) == json.loads((student / "config.json").read_text())
 
