@@ -44,8 +44,8 @@ def test_spellings_are_read_and_written_back(text, expected):
         ("file:x.ckpt", "convert it to safetensors"),
         ("file:x.SAFETENSORS", "convert it to safetensors"),
         ("org/repo", "write hf-hub:org/repo for the repository, local-dir:org/repo for a folder"),
-        ("sd2.1", "did you mean sd21? registered models: mini, sd15, sd21, sd-turbo"),
-        ("zzz", "registered models: mini, sd15, sd21, sd-turbo"),
+        ("sd2.1", "did you mean sd21? registered models: mini, mini-student, sd15, sd21, sd-turbo"),
+        ("zzz", "registered models: mini, mini-student, sd15, sd21, sd-turbo"),
         ("MINI", "did you mean mini?"),
         ("", "hf-hub:ORG/REPO"),
         ("   ", "hf-hub:ORG/REPO"),
@@ -81,9 +81,16 @@ def test_a_bare_name_on_disk_is_not_guessed_to_be_a_path(tmp_path, monkeypatch):
 
 
 def test_registry_facts():
-    assert [model.name for model in list_models()] == ["mini", "sd15", "sd21", "sd-turbo", "slowfast-r50"]
+    assert [model.name for model in list_models()] == [
+        "mini",
+        "mini-student",
+        "sd15",
+        "sd21",
+        "sd-turbo",
+        "slowfast-r50",
+    ]
     assert [model.name for model in list_models() if model.kind == "scorer"] == ["mini"]
-    assert [model.text_width for model in list_models()] == [64, 768, 1024, 1024, 0]
+    assert [model.text_width for model in list_models()] == [64, 0, 768, 1024, 1024, 0]
     assert "November 2025" in lookup("sd21").notes
     assert len(lookup("sd21").sources) == 2
     for model in list_models():

@@ -19,7 +19,7 @@ from PIL import Image
 import genzqa
 from genzqa.media.overlay import overlay_png
 from genzqa.service.logs import new_request_id
-from genzqa.service.readiness import EXPECTED, TOLERANCE, probe_score
+from genzqa.service.readiness import EMBEDDED, EXPECTED, TOLERANCE, probe_score
 from genzqa.service.settings import ServiceSettings
 from serving import PROGRAM, noise, serving
 from videos import encode, grey_frames, quadrants
@@ -152,8 +152,9 @@ def test_models_health_readiness_and_metrics(service, scorer):
     assert re.search(r'genzqa_requests_total{route="/readyz",status="200"} [1-9]', text)
 
 
-def test_the_built_in_photo_has_the_score_that_readiness_expects_of_the_embedded_model():
-    embedded = genzqa.load("mini", offline=True)
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_the_built_in_photo_has_the_score_that_readiness_expects_of_the_embedded_model(model):
+    embedded = genzqa.load(model, offline=True)
     expected = EXPECTED[embedded.provenance.weights_sha256]  # new weights: python -m genzqa.service.readiness
     assert probe_score(embedded) == pytest.approx(expected, abs=TOLERANCE)
 

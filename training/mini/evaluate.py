@@ -86,17 +86,17 @@ def evaluate_readouts(root: Path, cache: Path, timesteps: list[int]) -> dict[str
     return found
 
 
-def evaluate_ladders(folder: Path) -> dict[str, Any]:
+def evaluate_ladders(folder: Path, model: str) -> dict[str, Any]:
     """Mean score over the photos at every step of every ladder; step 0 is the photo itself."""
     paths = sorted(folder.glob("*.png"))
     with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
-        table = dict(zip(DEGRADATIONS, pool.map(partial(one_ladder, paths), DEGRADATIONS), strict=True))
-    return {"photos": len(paths), "strengths": LADDER, "ladders": table}
+        table = dict(zip(DEGRADATIONS, pool.map(partial(one_ladder, paths, model), DEGRADATIONS), strict=True))
+    return {"model": model, "photos": len(paths), "strengths": LADDER, "ladders": table}
 
 
-def one_ladder(paths: list[Path], kind: str) -> dict[str, Any]:
+def one_ladder(paths: list[Path], model: str, kind: str) -> dict[str, Any]:
     torch.set_num_threads(1)  # the ladders are shared out among processes
-    scorer, photos = genzqa.load(), [genzqa_pixels(path) for path in paths]
+    scorer, photos = genzqa.load(model), [genzqa_pixels(path) for path in paths]
     means = [float(np.mean([scorer.score(photo).score for photo in photos]))]
     for strength in LADDER:
         rng = np.random.default_rng(7)
@@ -117,7 +117,8 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--readouts", action="store_true", help="both readouts on the validation photos")
     parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], help="of the readouts")
-    parser.add_argument("--kodak", type=Path)
+    parser.add_argument("--kodak", type=Path, help="ladders of degradations over these PNG photos")
+    parser.add_argument("--model", default="mini", help="of the ladders")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.readouts:
@@ -125,7 +126,7 @@ def main() -> None:
     elif arguments.biq2021:
         found = evaluate_biq2021(arguments.biq2021, arguments.cache, arguments.split)
     else:
-        found = evaluate_ladders(arguments.kodak)
+        found = evaluate_ladders(arguments.kodak, arguments.model)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

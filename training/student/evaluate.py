@@ -1,4 +1,4 @@
-"""The figures of a student's card: agreement with its teacher and with people on a split of BIQ2021, and the time a photo takes.
+"""The figures of a student's card: agreement with its teacher and with people on a split of BIQ2021; how long a photo takes.
 
 ``python training/student/evaluate.py --biq2021 DIR --student local-dir:STUDENT --split validation --out results/FILE.json``
 """
@@ -10,6 +10,8 @@ import csv
 import json
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from genzqa.evaluation.statistics import Figure, agreement, compare, measure
 from genzqa.student.folder import find_student, load_student
 from genzqa.training.mini.plan import read_mini_plan
 
-CALLS = 50  # timed, one photo each
+CALLS, WARMING = 50, 5  # timed, one photo each, and those before them
 
 
 def labelled(biq2021: Path, split: str) -> tuple[list[Path], np.ndarray]:
@@ -48,19 +50,25 @@ def scores(scorer: genzqa.Scorer, paths: list[Path]) -> tuple[np.ndarray, np.nda
     return np.array([one.score for one in results]), np.array([one.interval for one in results])
 
 
-def milliseconds(student: str) -> dict[str, float]:
-    """Median time of the network on one square at a time, with the threads that torch has."""
-    folder = find_student(student)
+def milliseconds(student: str, paths: list[Path]) -> dict[str, float]:
+    """Median time of a photo from its file to its score, one after another, and of the network in it."""
+    folder, scorer = find_student(student), genzqa.load(student)
     assert folder is not None
-    loaded = load_student(folder, student)
-    size = loaded.config.preprocessing.size
+    network, size = load_student(folder, student).model, scorer.config.preprocessing.size
     pixels = torch.rand(1, 3, size, size) * 2 - 1
-    took = []
-    for _ in range(CALLS + 5):
-        started = time.perf_counter()
-        loaded.model.read(pixels)
-        took.append(1000 * (time.perf_counter() - started))
-    return {"threads": torch.get_num_threads(), "network_ms": round(statistics.median(took[5:]), 2)}
+    kinds: dict[str, list[Callable[[], object]]] = {
+        "photo_ms": [partial(scorer.score, path) for path in paths[: CALLS + WARMING]],
+        "network_ms": [partial(network.read, pixels)] * (CALLS + WARMING),
+    }
+    found = {"threads": torch.get_num_threads(), "photos": CALLS}
+    for name, calls in kinds.items():
+        took = []
+        for call in calls:
+            started = time.perf_counter()
+            call()
+            took.append(1000 * (time.perf_counter() - started))
+        found[name] = round(statistics.median(took[WARMING:]), 2)
+    return found
 
 
 def evaluate(biq2021: Path, student: str, teacher: str, split: str) -> dict[str, Any]:
@@ -78,7 +86,6 @@ def evaluate(biq2021: Path, student: str, teacher: str, split: str) -> dict[str,
         "interval_coverage": round(float(np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1]))), 4),
         "interval_mean_width": round(float(np.mean(bounds[:, 1] - bounds[:, 0])), 2),
         "teacher_interval_mean_width": round(float(np.mean(teachers[:, 1] - teachers[:, 0])), 2),
-        "time": milliseconds(student),
     }
 
 
@@ -88,9 +95,13 @@ def main() -> None:
     parser.add_argument("--student", required=True)
     parser.add_argument("--teacher", default="mini")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--time", action="store_true", help="how long a photo takes, instead")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    found = evaluate(arguments.biq2021, arguments.student, arguments.teacher, arguments.split)
+    if arguments.time:
+        found = milliseconds(arguments.student, labelled(arguments.biq2021, arguments.split)[0])
+    else:
+        found = evaluate(arguments.biq2021, arguments.student, arguments.teacher, arguments.split)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

@@ -34,7 +34,7 @@ Data = Annotated[
     list[str], typer.Option("--data", metavar="NAME=PATH", help="A database's folder, or a CSV file; repeat for more.")
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where predictions and tables are written.")]
-Model = Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapter of your own.")]
+Model = Annotated[str, typer.Option(help="mini, mini-student (faster), or local-dir:FOLDER for a model of your own.")]
 WhichPart = Annotated[Part, typer.Option(help="Which items; databases without official splits are cut by --seed.")]
 Seed = Annotated[int, typer.Option(help="Of the cut of databases without official splits, and of the bootstrap.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos scored together.")]

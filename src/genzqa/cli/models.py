@@ -97,7 +97,7 @@ def _rows() -> list[dict[str, Any]]:
                 "name": model.name,
                 "title": model.title,
                 "kind": model.kind,
-                "trained": model.kind == "scorer",
+                "trained": model.kind in ("scorer", "student"),
                 "licence": {"name": model.licence.name, "url": model.licence.url},
                 "size_bytes": model.size_bytes,
                 "text_width": model.text_width,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str], typer.Argument(metavar="PATH", help="Photos, videos, and folders, searched to the bottom.")
 ]
-Model = Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapter of your own.")]
+Model = Annotated[str, typer.Option(help="mini, mini-student (faster), or local-dir:FOLDER for a model of your own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all results to this CSV file.")]
 Map = Annotated[Path | None, typer.Option("--map", metavar="DIR", help="Also write each photo's quality map here.")]

@@ -19,7 +19,7 @@ TOKEN_VARIABLE = "GENZQA_TOKEN"
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
-Model = Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapter of your own.")]
+Model = Annotated[str, typer.Option(help="mini, mini-student (faster), or local-dir:FOLDER for a model of your own.")]
 TokenFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help=f"Want this bearer token from clients; or set {TOKEN_VARIABLE}."),

@@ -61,19 +61,18 @@ def locate(model: ModelName, *, offline: bool = False) -> Path:
     """The base folder of a registered or hub model: what is here already, else downloaded where that is allowed.
 
     Raises:
-        ConfigError: A registered motion network, which is no base.
+        ConfigError: A registered motion network or student, which is no base.
         OfflineError: Not here, and downloads are forbidden.
         ModelNotFoundError: Not here, and no source could be downloaded; or the embedded model is not installed.
         ModelCorruptError: The only source holds something that is not a base.
     """
-    if is_motion(model):
-        raise ConfigError(
-            "this is a motion network, not a base", subject=str(model), hint="use mini, sd15, sd21 or sd-turbo"
-        )
+    if is_motion(model) or _is_student(model):
+        what = "motion network" if is_motion(model) else "student"
+        raise ConfigError(f"this is a {what}, not a base", subject=str(model), hint="use mini, sd15, sd21 or sd-turbo")
+    if is_embedded(model):
+        return _inside_the_package(model)
     if folder := find_local(model):
         return folder
-    if is_embedded(model):
-        raise ModelNotFoundError("the model inside the package is missing", subject=str(model), hint="reinstall genzqa")
     if is_offline(offline):
         hint = f"run once with a connection: genzqa pull {model}"
         raise OfflineError("not on this machine, and offline mode forbids the download", subject=str(model), hint=hint)
@@ -85,13 +84,18 @@ def is_motion(model: ModelName) -> bool:
     return model.kind == "registry" and lookup(model.value).kind == "motion"
 
 
+def _is_student(model: ModelName) -> bool:
+    return model.kind == "registry" and lookup(model.value).kind == "student"
+
+
 def find_local(model: ModelName) -> Path | None:
     """The folder of a registered or hub model if it is completely on this machine; never opens a connection."""
     if is_motion(model):
         file = cache_folder() / "motion" / f"{model.value}.safetensors"
         return file.parent if file.is_file() else None
     if is_embedded(model):
-        folder = lookup(model.value).folder / "base"
+        folder = lookup(model.value).folder
+        folder = folder if _is_student(model) else folder / "base"
         return folder if folder.is_dir() else None
     record = read_record(model)
     if record and _is_complete(record.folder):
@@ -125,7 +129,7 @@ def pull(name: str, *, offline: bool = False) -> Pulled:
     if model.kind in ("local-dir", "file"):
         raise ConfigError("already on this machine; only registered and hub models are pulled", subject=name)
     if is_embedded(model):
-        return Pulled(locate(model), "", {}, {})
+        return Pulled(_inside_the_package(model), "", {}, {})
     if is_offline(offline):
         raise OfflineError("offline mode forbids the download", subject=name, hint="pull where there is a connection")
     failed: dict[str, str] = {}
@@ -149,6 +153,12 @@ def pull(name: str, *, offline: bool = False) -> Pulled:
     if _GATED in failed.values():
         hint = "accept the licence on the model's page, then log in with: hf auth login"
     raise ModelNotFoundError(f"could not be downloaded; tried {tried}", subject=name, hint=hint)
+
+
+def _inside_the_package(model: ModelName) -> Path:
+    if folder := find_local(model):
+        return folder
+    raise ModelNotFoundError("the model inside the package is missing", subject=str(model), hint="reinstall genzqa")
 
 
 def _sources(model: ModelName) -> list[tuple[str, str | None]]:

@@ -34,7 +34,7 @@ class Pretrained:
         kind: ``base`` has no trained quality parts; ``scorer`` has them; ``student`` imitates a scorer; ``motion`` is for
             video models.
         licence: Of the weights, not of this package.
-        text_width: Width of the prompt embeddings the UNet attends to; 0 for a motion network.
+        text_width: Width of the prompt embeddings the UNet attends to; 0 for a motion network or a student.
         latent_size: Side of the latent at the model's own resolution (64 means 512 pixels); 0 likewise.
         sources: Hub repositories (of a motion network: addresses), tried in this order; empty for the model inside the
             package.
@@ -63,7 +63,7 @@ class Pretrained:
 
     @property
     def folder(self) -> Path:
-        """Where an embedded model lives: ``base/``, ``adapter/`` and ``manifest.json``."""
+        """Where an embedded model lives: ``base/``, ``adapter/`` and ``manifest.json``; a student's files beside the latter."""
         return PACKAGE_FOLDER / "embedded" / self.name
 
 
@@ -76,6 +76,15 @@ _MODELS = (
         text_width=64,
         latent_size=56,
         notes="The classes of Stable Diffusion with fewer and narrower layers; nothing to download.",
+    ),
+    Pretrained(
+        name="mini-student",
+        title="Fast student of mini inside the package",
+        kind="student",
+        licence=Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
+        text_width=0,
+        latent_size=0,
+        notes="A small convolutional network that imitates mini in milliseconds; no quality maps, no temporal part.",
     ),
     Pretrained(
         name="sd15",

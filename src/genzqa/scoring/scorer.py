@@ -43,7 +43,8 @@ def load(model: str = "mini", *, limits: Limits = DEFAULT_LIMITS, offline: bool 
     """Load a scorer.
 
     Args:
-        model: ``mini`` (embedded, works offline) or ``local-dir:FOLDER`` for an adapter of one's own, a student or an exported model.
+        model: ``mini`` or ``mini-student`` (embedded, they work offline); or ``local-dir:FOLDER`` for an adapter of one's
+            own, a student or an exported model.
         limits: What an input may be at most.
         offline: Never open a network connection, even if the adapter's base is not on this machine.
         backend, precision, device: How the model is run; see `genzqa.EngineOptions`. An exported model is run as it was
