@@ -159,3 +159,11 @@ def test_variants_start_alike_and_differ_in_what_they_say(recipe) -> None:
     assert all(
         torch.equal(a, b) for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
     )
+
+
+def test_finished_variants_are_kept_for_the_same_settings_alone(recipe, tmp_path: Path) -> None:
+    finished, kept = recipe["ablate"].finished, tmp_path / "scores.json"
+    assert finished(kept, {"epochs": 3}) == {}
+    kept.write_text(json.dumps({"settings": {"epochs": 3}, "variants": {"no bias": {"seconds": 1}}}))
+    assert finished(kept, {"epochs": 3}) == {"no bias": {"seconds": 1}}
+    assert finished(kept, {"epochs": 4}) == {}

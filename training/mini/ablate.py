@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from genzqa.evaluation.statistics import compare, measure
+from genzqa.files import write_atomically
 from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
@@ -44,6 +45,7 @@ from plain_net import LatentConv
 RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
 TIMESTEPS = (1, 2, 4, 8)
 SQUARED = 400.0  # squared points to about one
+SCORES = "ablation-scores.json"
 SAID_EVERY = 50  # steps
 LATEST = 100  # training draws its timesteps below this, as the recipe does
 
@@ -221,19 +223,30 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
     data = encoded(options.biq2021, options.out, options.side)
-    made = {}
+    settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float)}
+    done = finished(options.out / SCORES, settings)
     with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
         work = partial(trained_variant, data=data, options=options)
-        for name, found in zip(options.variants, pool.map(work, options.variants), strict=True):
-            made[name] = found
-            (options.out / "ablation-scores.json").write_text(json.dumps(made) + "\n")
-            print(name, report(found["scores"], made, data), found["seconds"], flush=True)
-    settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float)}
+        missing = [name for name in options.variants if name not in done]
+        for name, found in zip(missing, pool.map(work, missing), strict=True):
+            done[name] = found
+            content = json.dumps({"settings": settings, "variants": done})
+            write_atomically(options.out / SCORES, content.encode())
+            print(f"{name}: finished after {found['seconds']} s", flush=True)
+    made = {name: done[name] for name in options.variants}
     results = {name: {**report(found["scores"], made, data), "parameters": found["parameters"], "seconds": found["seconds"]}
                for name, found in made.items()}  # fmt: skip
     options.result.write_text(
         json.dumps({"settings": settings, "photos": len(data.unseen_mos), "variants": results}, indent=1) + "\n"
     )
+
+
+def finished(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Variants that an earlier run with these settings has trained; they are not trained again."""
+    if not file.exists():
+        return {}
+    kept = json.loads(file.read_text())
+    return dict(kept["variants"]) if kept.get("settings") == settings else {}
 
 
 def report(scores: dict[str, list[float]], made: dict[str, Any], data: Data) -> dict[str, Any]:
