@@ -27,6 +27,7 @@ from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from genzqa.model.genzvqa import FrameReadings
 from genzqa.scoring.calibration import calibrate, widen_interval
+from genzqa.scoring.export import export_model
 from genzqa.student import onnx_file
 from genzqa.student.degradations import DEGRADATIONS
 from genzqa.student.distill import losses
@@ -329,6 +330,9 @@ def test_weights_that_are_no_numbers_are_refused(damaged: Path) -> None:
 def test_a_student_is_no_teacher_and_no_start_of_a_training(student: Path) -> None:
     with pytest.raises(ConfigError, match="this is a student"):
         load_scorer(f"local-dir:{student}")
+    with pytest.raises(ConfigError, match="an ONNX file as well") as refused:
+        export_model(f"local-dir:{student}", "onnx", student.parent / "exported")
+    assert str(student / "student.onnx") in refused.value.hint
 
 
 def test_the_program_names_what_it_leaves_out_and_prints_the_agreement(

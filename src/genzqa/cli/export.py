@@ -22,9 +22,7 @@ class Target(StrEnum):
 def export_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; new, or empty.")],
     to: Annotated[Target, typer.Option(help="The runtime.")],
-    model: Annotated[
-        str, typer.Option(help="mini, mini-student (faster), or local-dir:FOLDER for a model of your own.")
-    ] = "mini",
+    model: Annotated[str, typer.Option(help="mini, or local-dir:FOLDER for an adapter of your own.")] = "mini",
     precision: Annotated[Precision, typer.Option(help="bf16 for openvino alone.")] = Precision.fp32,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a network connection.")] = False,
 ) -> None:

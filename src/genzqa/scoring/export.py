@@ -28,6 +28,8 @@ from genzqa.model.config import Calibration, ScorerConfig
 from genzqa.model.genzvqa import FrameReadings
 from genzqa.model.names import parse_name
 from genzqa.scoring.calibration import calibrate
+from genzqa.student.config import ONNX
+from genzqa.student.folder import find_student
 
 CLOSE = 1e-3  # raw units that a graph in fp32 may be off
 CLOSE_BF16 = 0.1  # score points that a graph in bf16 may be off
@@ -49,11 +51,14 @@ def export_model(name: str, to: Literal["openvino", "onnx"], folder: Path, *, pr
         The largest differences from torch in fp32, also in ``parity.json``.
 
     Raises:
-        ConfigError: The extra is missing, or the model is an export already.
+        ConfigError: The extra is missing, or the model is an export or a student already.
         ModelError: The graph does not give the model's scores; nothing is written.
         OutputError: The folder cannot be written.
     """
     EngineOptions(backend=to, precision=precision)  # refuses what cannot be run
+    if (student := find_student(name)) is not None:
+        raise ConfigError("this is a student, which is an ONNX file as well", subject=name,
+                          hint=f"copy {student / ONNX}; no other graph is made of it")  # fmt: skip
     if is_export(locate_adapter(parse_name(name))):
         raise ConfigError("this is an exported model already", subject=name, hint="export the model it was made from")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
