@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,7 @@ MEASURES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
 # Okabe and Ito's colours, which stay apart for all eyes; the plain procedure is black and dashed. An opaque light ground, so that
 # a page may be light or dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LABEL_INCHES = 2.6  # of one name in the legend
 GROUND, INK, FAINT, GRID = "#fbfbf9", "#222222", "#555555", "#d8d8d4"
 SETTINGS: dict[Any, Any] = {"svg.hashsalt": "genzqa", "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False,
                             "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
@@ -50,7 +51,9 @@ def main() -> None:
         found[record["asked"]["size"], record["asked"]["device"]].append(record)
     options.images.mkdir(parents=True, exist_ok=True)
     for (size, device), records in found.items():
-        photos = [row for record in records for row in record["photos"] if "skipped" not in row]
+        photos = [
+            row | {"run": run} for run, record in enumerate(records) for row in record["photos"] if "skipped" not in row
+        ]
         videos = [row for record in records for row in record["videos"]]
         draw(photos, videos, options.images / f"speed-{size}-{device}.svg")
         print("\n".join(table(photos)), end="\n\n")
@@ -66,7 +69,8 @@ def draw(photos: Sequence[dict[str, Any]], videos: Sequence[dict[str, Any]], pat
     labels = sorted({label(row) for rows in columns.values() for row in rows}, key=lambda name: (name != "plain", name))
     colours = dict(zip((name for name in labels if name != "plain"), COLOURS, strict=False)) | {"plain": INK}
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(0.6 + 3.1 * len(columns), 5.6), layout="constrained")
+        width = 0.6 + 3.1 * len(columns)
+        figure = Figure(figsize=(width, 5.6), layout="constrained")
         grid = figure.subplots(len(MEASURES), len(columns), squeeze=False)
         for column, (axis, rows) in enumerate(columns.items()):
             for row, measure in enumerate(MEASURES):
@@ -76,21 +80,25 @@ def draw(photos: Sequence[dict[str, Any]], videos: Sequence[dict[str, Any]], pat
             [handles[name] for name in labels],
             labels,
             loc="outside lower center",
-            ncols=min(4, len(labels)),
+            ncols=max(1, int(width / LABEL_INCHES)),
             frameon=False,
         )
         figure.savefig(path, metadata={"Date": None})
 
 
-def growth(rows: Iterable[dict[str, Any]], axis: str) -> list[dict[str, Any]]:
-    """The rows that differ in ``axis`` alone: where most values of it were measured, of single photos if possible."""
+def growth(rows: Sequence[dict[str, Any]], axis: str) -> list[dict[str, Any]]:
+    """The rows that differ in ``axis`` alone: where most values of it were measured, of single photos if possible. Of one run,
+    for machines are not the same on two days; of several only where no run has two values."""
     others = [name for name in ("batch", "side", "timesteps") if name != axis]
-    groups: dict[tuple[int, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[name] for name in others)].append(row)
-    counts = {key: len({row[axis] for row in group}) for key, group in groups.items()}
-    best = max(counts, key=lambda key: (counts[key], [-value for value in key]), default=None)
-    return [] if best is None or counts[best] < 2 else groups[best]
+    for together in (["run"], []):
+        groups: dict[tuple[int, ...], list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            groups[tuple(row[name] for name in (*others, *together))].append(row)
+        counts = {key: len({row[axis] for row in group}) for key, group in groups.items()}
+        best = max(counts, key=lambda key: (counts[key], [-value for value in key]), default=None)
+        if best is not None and counts[best] >= 2:
+            return groups[best]
+    return []
 
 
 def panel(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, measure: str, colours: dict[str, str]) -> None:
@@ -118,7 +126,8 @@ def panel(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, measure: str, c
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if measure == "seconds":
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator(round_values(*axes.get_ylim())))
+        values = round_values(*axes.get_ylim())
+        axes.yaxis.set_major_locator(FixedLocator(values) if len(values) > 1 else MaxNLocator(4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
@@ -130,7 +139,7 @@ def panel(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, measure: str, c
     if measure == "seconds" and axis != "frames":
         units = {"side": "{0}x{0} pixels", "timesteps": "{0} timesteps", "batch": "{0} at a time"}
         fixed = [unit.format(rows[0][name]) for name, unit in units.items() if name != axis]
-        axes.set_title(", ".join(fixed).replace(" 1 timesteps", " 1 timestep"), fontsize=9, color=FAINT)
+        axes.set_title(", ".join(fixed).replace("1 timesteps", "1 timestep"), fontsize=9, color=FAINT)
 
 
 def round_values(low: float, high: float) -> list[float]:

@@ -242,13 +242,21 @@ def test_a_base_of_random_weights_scores(full_size, plain, tmp_path, monkeypatch
 
 def test_plots_of_growth(plots, tmp_path):
     rows = [{"contestant": name, "backend": "torch", "precision": "fp32", "side": side, "timesteps": steps, "batch": batch,
-             "seconds": batch * steps * side / 100, "photos_per_second": 1.0, "peak_mib": 500 + side}
+             "seconds": batch * steps * side / 100, "photos_per_second": 1.0, "peak_mib": 500 + side, "run": 0}
             for name, side, steps, batch in (("plain", 64, 1, 1), ("genzqa", 64, 1, 1), ("genzqa", 64, 1, 4), ("plain", 128, 1, 1),
                                              ("genzqa", 128, 1, 1), ("genzqa", 64, 2, 4))]  # fmt: skip
     assert [row["side"] for row in plots.growth(rows, "side")] == [64, 64, 128, 128]
     assert [row["batch"] for row in plots.growth(rows, "batch")] == [1, 1, 4]
     assert [row["timesteps"] for row in plots.growth(rows, "timesteps")] == [1, 2]
     assert plots.growth(rows[:2], "side") == []
+    another_day = [row | {"run": 1} for row in rows[3:5]]
+    assert plots.growth(rows + another_day, "side") == plots.growth(rows, "side")  # the days are not mixed
+    assert [row["side"] for row in plots.growth(rows[:2] + another_day, "side")] == [
+        64,
+        64,
+        128,
+        128,
+    ]  # but where they must be
     record = {"asked": {"size": "mini", "device": "cpu"}, "videos": [], "photos": [*rows, {"skipped": "too long"}]}
     (tmp_path / "speed.json").write_text(json.dumps(record))
     command = [sys.executable, BENCHMARKS / "plots.py", tmp_path / "speed.json", "--images", tmp_path / "images"]
