@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from genzqa.training.mini.degradations import DEGRADATIONS
+from genzqa.training.mini.photos import open_biq2021
 from recipes import miniature_biq2021
 
 ROOT = Path(__file__).parents[1]
@@ -167,3 +168,15 @@ def test_finished_variants_are_kept_for_the_same_settings_alone(recipe, tmp_path
     kept.write_text(json.dumps({"settings": {"epochs": 3}, "variants": {"no bias": {"seconds": 1}}}))
     assert finished(kept, {"epochs": 3}) == {"no bias": {"seconds": 1}}
     assert finished(kept, {"epochs": 4}) == {}
+
+
+def test_a_subset_that_is_left_out_is_never_trained_on(recipe, database: Path, tmp_path: Path) -> None:
+    photos = open_biq2021(database, tmp_path, 8, 2406)
+    subset = str(photos.name[0])[:4].lower()
+    parts = recipe["ablate"].without(subset, photos, 1)
+    mine = {name: {str(one)[:4].lower() for one in photos.name[rows]} for name, rows in parts.items()}
+    assert mine["validation"] == {subset}
+    assert subset not in mine["train"]
+    assert len(parts["train"]) > 0
+    assert not {"test", "validation"} & set(photos.split[parts["train"]])
+    assert "test" not in photos.split[parts["validation"]]

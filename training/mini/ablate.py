@@ -5,6 +5,9 @@
 Every variant starts from the same random weights and sees the same photos in the same order, reduced, as latents of the shipped
 model's image encoder, which is frozen. What is trained is every weight, since there is no pretrained denoiser at this size, on
 squared error to the MOS alone, as in the paper. Validation photos are those of the recipe; the test split is not opened.
+
+With ``--left-out ss01`` (or another subset of BIQ2021, which come from different places) no photo of that subset is trained on, and
+photos of it, of the training split, take the place of the validation photos: how much is left where photos are of another kind?
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.training.mini.components import embedded_tokenizer
 from genzqa.training.mini.fitting import Average, learning_rate
-from genzqa.training.mini.photos import open_biq2021
+from genzqa.training.mini.photos import Photos, open_biq2021
 from genzqa.training.mini.plan import read_mini_plan
 from genzqa.training.mini.score import build_scorer
 from genzqa.training.mini.stages import as_pixels
@@ -45,7 +48,8 @@ from plain_net import LatentConv
 RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
 TIMESTEPS = (1, 2, 4, 8)
 SQUARED = 400.0  # squared points to about one
-SCORES = "ablation-scores.json"
+SUBSETS = ("ss01", "ss02", "ss03")
+LEFT_OUT = 1000  # photos of a subset that is left out are looked at
 SAID_EVERY = 50  # steps
 LATEST = 100  # training draws its timesteps below this, as the recipe does
 
@@ -92,10 +96,12 @@ class Data:
 
 
 @torch.inference_mode()
-def encoded(biq2021: Path, out: Path, side: int) -> Data:
+def encoded(biq2021: Path, out: Path, side: int, left_out: str = "") -> Data:
     plan, model = read_mini_plan(RECIPE), load_scorer("mini").model
     photos = open_biq2021(biq2021, out, plan.validation, plan.seed)
     parts = {name: photos.indices(name) for name in ("train", "validation")}
+    if left_out:
+        parts = without(left_out, photos, plan.seed)
     kept = {}
     for name, chosen in parts.items():
         made = []
@@ -105,6 +111,14 @@ def encoded(biq2021: Path, out: Path, side: int) -> Data:
         kept[name] = torch.cat(made, 1).clone()
     mos = {name: torch.from_numpy(photos.mos[chosen]) for name, chosen in parts.items()}
     return Data(kept["train"], mos["train"], kept["validation"][0], mos["validation"].double().numpy())
+
+
+def without(subset: str, photos: Photos, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The photos trained on, none of this subset; and photos of it, drawn from all that are not in the test split."""
+    of_it = np.char.startswith(np.char.lower(photos.name), subset)
+    there = np.flatnonzero(of_it & (photos.split != "test"))
+    train = np.flatnonzero(~of_it & (photos.split == "train"))
+    return {"train": train, "validation": np.random.default_rng(seed).permutation(there)[:LEFT_OUT]}
 
 
 def new_model(variant: Variant, seed: int) -> GenzIQA:
@@ -213,7 +227,10 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="where the photos are decoded once, and scores are kept"
     )
-    parser.add_argument("--result", type=Path, default=Path(__file__).parent / "results" / "ablations.json")
+    parser.add_argument("--result", type=Path, help="default: results/ablations.json, or ablations-without-SUBSET.json")
+    parser.add_argument(
+        "--left-out", choices=SUBSETS, default="", help="a subset that is not trained on, but looked at"
+    )
     parser.add_argument("--side", type=int, default=192, help="of the reduced photos")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pretraining", type=int, default=1, help="epochs of denoising alone")
@@ -222,16 +239,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2406)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
-    data = encoded(options.biq2021, options.out, options.side)
-    settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float)}
-    done = finished(options.out / SCORES, settings)
+    suffix = f"-without-{options.left_out}" if options.left_out else ""
+    options.result = options.result or Path(__file__).parent / "results" / f"ablations{suffix}.json"
+    data = encoded(options.biq2021, options.out, options.side, options.left_out)
+    settings = {
+        name: value for name, value in vars(options).items() if isinstance(value, int | float) or name == "left_out"
+    }
+    kept = options.out / f"ablation-scores{suffix}.json"
+    done = finished(kept, settings)
     with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
         work = partial(trained_variant, data=data, options=options)
         missing = [name for name in options.variants if name not in done]
         for name, found in zip(missing, pool.map(work, missing), strict=True):
             done[name] = found
             content = json.dumps({"settings": settings, "variants": done})
-            write_atomically(options.out / SCORES, content.encode())
+            write_atomically(kept, content.encode())
             print(f"{name}: finished after {found['seconds']} s", flush=True)
     made = {name: done[name] for name in options.variants}
     results = {name: {**report(found["scores"], made, data), "parameters": found["parameters"], "seconds": found["seconds"]}
