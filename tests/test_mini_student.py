@@ -26,7 +26,7 @@ from genzqa.training.mini.degradations import DEGRADATIONS
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 MIB = 2**20
-LADDER = (0.25, 0.5, 0.75, 1.0)
+LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def folder() -> Path:
