@@ -124,7 +124,7 @@ def engine(adapter: str, device: str, backend: str, precision: str, batch: int, 
 
 def video(adapter: str, device: str, backend: str, precision: str, path: str, frames: int) -> dict[str, Any]:
     """The package's scoring of a whole video, decoding included."""
-    from genzqa.scoring.video import VideoOptions
+    from genzqa.scoring.video_options import VideoOptions
 
     scorer = _load(adapter, device, backend, precision)
     options = VideoOptions(frames=frames)

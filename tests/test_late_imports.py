@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PHOTO = str(Path(__file__).parents[1] / "examples" / "photos" / "parrots.jpg")
-LATE = ("torch._dynamo", "peft", "transformers", "scipy.stats", "sympy", "diffusers.hooks",
+LATE = ("torch._dynamo", "peft", "transformers", "scipy", "scipy.stats", "sympy", "diffusers.hooks",
         "diffusers.models.transformers.transformer_flux", "diffusers.models.autoencoders.autoencoder_tiny")  # fmt: skip
 
 QUICK = "import genzqa; genzqa.load()\n"
@@ -45,6 +45,25 @@ def test_the_program_imports_none_of_it() -> None:
         f"    print('LATE', *(set(sys.modules) & set({LATE!r})))\n"
     )
     assert run(code).splitlines()[-1] == "LATE"
+
+
+def test_a_photo_needs_no_video_decoder() -> None:
+    assert run(QUICK + f"genzqa.load().score({PHOTO!r}); import sys; print('av' in sys.modules)") == "False"
+
+
+INSTALLED = """
+import importlib.metadata
+from diffusers.utils import import_utils
+found = import_utils._is_distribution_installed
+print(import_utils.importlib_metadata is importlib.metadata, found("PIL"), found("pillow"), found("no such"))
+print(import_utils._package_map == importlib.metadata.packages_distributions(), import_utils._package_map["PIL"])
+"""
+
+
+def test_what_is_installed_is_found_when_it_is_asked_for() -> None:
+    quick, plain = in_both_ways(INSTALLED)
+    assert quick == plain
+    assert quick.splitlines()[1] == "True ['pillow']"
 
 
 MARKED = """

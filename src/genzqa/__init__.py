@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from genzqa.notes import Note
     from genzqa.result import FailedResult, ImageResult
     from genzqa.scoring.scorer import Scorer, load
-    from genzqa.scoring.video import VideoOptions
+    from genzqa.scoring.video_options import VideoOptions
     from genzqa.video_result import VideoResult
 
 _HOMES = {
@@ -65,7 +65,7 @@ _HOMES = {
     "Note": "genzqa.notes",
     "FailedResult": "genzqa.result",
     "ImageResult": "genzqa.result",
-    "VideoOptions": "genzqa.scoring.video",
+    "VideoOptions": "genzqa.scoring.video_options",
     "VideoResult": "genzqa.video_result",
     "Scorer": "genzqa.scoring.scorer",
     "load": "genzqa.scoring.scorer",

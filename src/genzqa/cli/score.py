@@ -85,7 +85,7 @@ def score_command(
         table = stack.enter_context(csv_table(csv)) if csv else None
         page = stack.enter_context(report_page(report, limits)) if report else None
         from genzqa.scoring.scorer import load
-        from genzqa.scoring.video import VideoOptions
+        from genzqa.scoring.video_options import VideoOptions
 
         options = VideoOptions(frames=frames, start=start, duration=duration, timeline=timeline or page is not None,
                                worst_frames=_REPORTED_FRAMES if page else 0)  # fmt: skip

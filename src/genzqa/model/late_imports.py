@@ -5,6 +5,7 @@ more than half of the time of `genzqa.load`. `import_diffusers` puts these off u
 
 - A package of models does not run its ``__init__``; it does before anybody else imports from it or looks into it.
 - A name that diffusers takes from peft, transformers or scipy is a stand-in, which imports the real one when it is used.
+- The list of all that is installed, which costs more the more there is, is read when it is asked for.
 - A mark for the compiler is written down, and made when the compiler is imported, before anybody can compile.
 
 What comes late takes the place it would have had: the same module object, the real thing wherever the stand-in was. Only the
@@ -16,10 +17,11 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.abc
+import importlib.metadata
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, wraps
 from importlib.machinery import ModuleSpec
@@ -42,6 +44,7 @@ def import_diffusers() -> None:
             from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa: F401
 
             _scale_without_peft()
+        _replace(_LATE_METADATA, importlib.metadata)
     except Exception:  # a release that needs more than this: start over, the plain way
         late.forget()
         for name in [name for name in sys.modules if _of_diffusers(name)]:
@@ -95,10 +98,13 @@ class _LateImports(importlib.abc.MetaPathFinder):
     def _stand_in(self, name: str, wanted: Sequence[str]) -> Any:
         if name == _COMPILER and tuple(wanted) == ("allow_in_graph",) and self._marks is not None:
             return SimpleNamespace(allow_in_graph=self._mark)
-        if name == "scipy.stats" and not wanted:
-            return self._plain_import("scipy")  # it imports its parts by itself, when they are used
-        if wanted and (name == _OFFLOADING or name.partition(".")[0] in _LIBRARIES):
-            return SimpleNamespace(**{each: _LateName(name, each) for each in wanted})
+        library = name.partition(".")[0]
+        if name == _OFFLOADING or library in _LIBRARIES:
+            if wanted:
+                return SimpleNamespace(**{each: _LateName(name, each) for each in wanted})
+            return _LateLibrary(library)  # scipy imports its parts, scipy.stats, by itself when they are used
+        if name == "importlib.metadata" and not wanted:
+            return SimpleNamespace(metadata=_LATE_METADATA)  # what `import importlib.metadata as ...` takes from it
         return None
 
     # Marks for the compiler
@@ -263,9 +269,12 @@ class _LateName:
         self._late_module, self._late_name = module, name
 
     def _late_import(self) -> Any:
-        real = getattr(importlib.import_module(self._late_module), self._late_name)
+        real = self._late_find()
         _replace(self, real)
         return real
+
+    def _late_find(self) -> Any:
+        return getattr(importlib.import_module(self._late_module), self._late_name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._late_import(), name)
@@ -287,6 +296,47 @@ class _LateName:
 
     def __hash__(self) -> int:
         return hash(self._late_import())
+
+
+class _LateLibrary(_LateName):
+    """Stands for a whole library."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(module, "")
+
+    def _late_find(self) -> ModuleType:
+        return importlib.import_module(self._late_module)
+
+
+class _LateDistributions(Mapping[str, list[str]]):
+    """What `importlib.metadata.packages_distributions` gives, found out when somebody looks."""
+
+    @cached_property
+    def _found(self) -> Mapping[str, list[str]]:
+        found = importlib.metadata.packages_distributions()
+        _replace(self, found)
+        return found
+
+    def __getitem__(self, package: str) -> list[str]:
+        return self._found[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+class _LateMetadata:
+    """`importlib.metadata` while diffusers is imported, which lists all that is installed for the sake of three rare packages."""
+
+    packages_distributions = _LateDistributions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.metadata, name)
+
+
+_LATE_METADATA = _LateMetadata()
 
 
 def _scale_without_peft() -> None:

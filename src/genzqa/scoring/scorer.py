@@ -22,8 +22,7 @@ from genzqa.limits import DEFAULT_LIMITS, Limits
 from genzqa.media.image import ImageSource
 from genzqa.media.prepare import PreparedPhoto, prepare_photo
 from genzqa.media.preprocess import to_network
-from genzqa.media.video import is_video_file, open_video
-from genzqa.media.video_sniff import named_kind
+from genzqa.media.video_sniff import is_video_file, named_kind
 from genzqa.model.diffusion import scoring_timesteps
 from genzqa.model.hub import is_offline
 from genzqa.model.motion_weights import load_motion
@@ -31,7 +30,7 @@ from genzqa.notes import Note
 from genzqa.result import FailedResult, ImageResult, Provenance, grade_of
 from genzqa.scoring.calibration import calibrate
 from genzqa.scoring.quality_map import quality_maps
-from genzqa.scoring.video import Progress, VideoOptions, score_video
+from genzqa.scoring.video_options import Progress, VideoOptions
 from genzqa.video_result import VideoResult
 
 Result: TypeAlias = ImageResult | VideoResult | FailedResult
@@ -159,6 +158,9 @@ class Scorer:
     def _score_video(self, film: _Video, quality_map: bool, options: VideoOptions,
                      progress: Progress | None = None) -> ImageResult | VideoResult:  # fmt: skip
         """A video with one frame scores as its image does."""
+        from genzqa.media.video import open_video  # imports the video decoder, which photos do without
+        from genzqa.scoring.video import score_video
+
         provenance = self.provenance
         if self.config.video is not None:
             if self.model.motion is None and isinstance(self.config.video.motion, str):  # large; only videos need it

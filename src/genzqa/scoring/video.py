@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from genzqa.engine.open import OpenModel
-from genzqa.errors import ConfigError, InputError
+from genzqa.errors import InputError
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.media.video import Moment, VideoReader, uniform_times
 from genzqa.model.genzvqa import FRAMES_AT_ONCE, FrameReadings, modulate
@@ -27,6 +27,7 @@ from genzqa.notes import Note
 from genzqa.result import Provenance, grade_of
 from genzqa.scoring.calibration import calibrate
 from genzqa.scoring.quality_map import quality_maps
+from genzqa.scoring.video_options import Progress, VideoOptions
 from genzqa.video_result import IN_ADAPTER, FrameCounts, FrameScore, VideoResult, WorstFrame
 
 if TYPE_CHECKING:
@@ -38,43 +39,6 @@ MOST_TIMELINE_POINTS = 600  # of a timeline; longer videos get them evenly sprea
 _DAMAGED = {"truncated", "corrupt_frames", "frames_missing", "begins_late"}  # of such a video one frame says nothing
 SHORTEST = 4  # a clip with fewer than one part in so many of its frames real tells nothing of the motion
 WORST_SIDE = 640  # pixels, longest side of a frame kept for the report
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """What part of a video to score, and what to find out besides the score.
-
-    Attributes:
-        frames: Frames the score is made of; None for the model's own number.
-        start: Seconds to leave out at the beginning.
-        duration: Seconds to score from there; None for all.
-        timeline: Whether to score one more frame per second for the timeline.
-        worst_frames: How many of the worst frames to keep, with their maps.
-
-    Raises:
-        ConfigError: A number that makes no sense.
-    """
-
-    frames: int | None = None
-    start: float = 0.0
-    duration: float | None = None
-    timeline: bool = False
-    worst_frames: int = 0
-
-    def __post_init__(self) -> None:
-        if self.frames is not None and (not _whole(self.frames) or self.frames < 1):
-            raise ConfigError(f"{self.frames} frames cannot be scored", hint="ask for one at least")
-        if not _whole(self.worst_frames) or self.worst_frames < 0:
-            raise ConfigError(f"{self.worst_frames} worst frames cannot be kept", hint="give a whole number from 0")
-        if not (math.isfinite(self.start) and self.start >= 0):
-            raise ConfigError(f"a start of {self.start} seconds makes no sense", hint="give 0 or more")
-        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
-            raise ConfigError(f"a duration of {self.duration} seconds makes no sense", hint="give more than 0")
-
-
-def _whole(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from genzqa.media.overlay import overlay_png
 from genzqa.media.still import read_still
 from genzqa.result import ImageResult
 from genzqa.scoring.scorer import Scorer, load_as
-from genzqa.scoring.video import VideoOptions
+from genzqa.scoring.video_options import VideoOptions
 from genzqa.service.worker import Answer, CancelledWorkError, work
 from genzqa.wire import Message, error_message
 
