@@ -8,7 +8,7 @@ import pytest
 from genzqa.model.config import Calibration
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.result import grade_of
-from genzqa.scoring.calibration import calibrate, fit_calibration
+from genzqa.scoring.calibration import calibrate, fit_calibration, measured_coverage
 
 
 def panel(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +52,27 @@ def test_coverage_over_many_fits() -> None:
         bounds = np.array([calibrate(value, fitted)[1] for value in raw[200:]])
         covered.append(np.mean((bounds[:, 0] <= mos[200:]) & (mos[200:] <= bounds[:, 1])))
     assert 0.945 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("count", [10, 16, 30])
+def test_few_photos_give_a_wide_interval(count: int) -> None:
+    """Whatever ten photos were drawn there is a calibration, and it does not promise more than ten photos can."""
+    covered = []
+    for seed in range(60):
+        fitted = fit_calibration(*panel(count, seed), source="few")
+        raw, mos = panel(100, 1000 + seed)
+        bounds = np.array([calibrate(value, fitted)[1] for value in raw])
+        covered.append(np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1])))
+    assert 0.92 <= np.mean(covered) <= 0.985
+
+
+def test_measured_coverage_is_that_of_new_photos() -> None:
+    raw, mos = panel(600, 1)
+    assert measured_coverage(raw, mos) == pytest.approx(0.95, abs=0.025)
+    few = np.mean([measured_coverage(*panel(20, seed)) for seed in range(20)])
+    assert 0.9 <= few <= 0.99
+    others = np.random.default_rng(3).permutation(mos)  # scores that say nothing still keep their promise
+    assert measured_coverage(raw, others) == pytest.approx(0.95, abs=0.03)
 
 
 def test_calibrated_scores_are_unbiased(calibration: Calibration) -> None:

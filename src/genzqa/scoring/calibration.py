@@ -53,6 +53,24 @@ def fit_calibration(raw: Floats, mos: Floats, *, source: str, knots: int = 6, co
     )
 
 
+def measured_coverage(raw: Floats, mos: Floats, *, folds: int = 5) -> float:
+    """Share 0..1 of photos whose MOS lies in the interval of a calibration that was fitted on the other folds.
+
+    Args:
+        raw: Raw scores ``(N,)``, N at least twice ``folds``.
+        mos: Their MOS on the 0..100 scale ``(N,)``.
+        folds: Into how many parts the photos are dealt.
+    """
+    inside = 0
+    for fold in range(folds):
+        held = np.arange(len(raw)) % folds == fold
+        fitted = fit_calibration(raw[~held], mos[~held], source="all other folds")
+        for value, truth in zip(raw[held], mos[held], strict=True):
+            _, (low, high), _ = calibrate(float(value), fitted)
+            inside += low <= truth <= high
+    return inside / len(raw)
+
+
 def widen_interval(
     calibration: Calibration, raw: Floats, teacher_raw: Floats, *, source: str, coverage: float = 0.95
 ) -> Calibration:
@@ -115,7 +133,11 @@ def _clip_to_scale(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _residual_quantiles(score: Floats, residual: Floats, coverage: float) -> tuple[Floats, Floats, Floats]:
-    """Quantiles of the residual in overlapping windows along the score, with the finite-sample conformal correction."""
+    """Quantiles of the residual in overlapping windows along the score, with the finite-sample conformal correction.
+
+    Where there are too few for that, and the most extreme of them still leaves out too much, the bounds are at least those of
+    normal residuals (Student's t). No residual, 0, is always inside: a score lies in its own interval.
+    """
     order = np.argsort(score)
     count = len(order)
     window = max(40, count // 3)
@@ -126,11 +148,25 @@ def _residual_quantiles(score: Floats, residual: Floats, coverage: float) -> tup
     for start in starts:
         part = order[start : start + window]
         tail = (1 - coverage) / 2
-        level = min(1.0, (1 - tail) * (len(part) + 1) / len(part))
+        level = (1 - tail) * (len(part) + 1) / len(part)
+        low = float(np.quantile(residual[part], max(0.0, 1 - level), method="lower"))
+        high = float(np.quantile(residual[part], min(1.0, level), method="higher"))
+        if level > 1:
+            centre, reach = _normal_bounds(residual[part], tail)
+            low, high = min(low, centre - reach), max(high, centre + reach)
         centres.append(float(score[part].mean()))
-        lows.append(float(np.quantile(residual[part], 1 - level, method="lower")))
-        highs.append(float(np.quantile(residual[part], level, method="higher")))
+        lows.append(min(0.0, low))
+        highs.append(max(0.0, high))
     return np.array(centres), np.array(lows), np.array(highs)
+
+
+def _normal_bounds(residual: Floats, tail: float) -> tuple[float, float]:
+    """Centre and half width of the prediction interval for one more residual, were they normal."""
+    from scipy.stats import t  # as above
+
+    count = len(residual)
+    reach = float(t.ppf(1 - tail, count - 1)) * float(residual.std(ddof=1)) * (1 + 1 / count) ** 0.5
+    return float(residual.mean()), reach
 
 
 def _strictly_increasing(values: Floats) -> Floats:

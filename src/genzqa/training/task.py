@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from genzqa.model.adapter import trained_parameters, with_prompts
-from genzqa.model.config import MotionSizes, ScorerConfig
+from genzqa.model.config import Calibration, MotionSizes, ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.slowfast import SlowFast
-from genzqa.scoring.calibration import fit_calibration
+from genzqa.scoring.calibration import fit_calibration, measured_coverage
 from genzqa.training.films import FilmCache
 from genzqa.training.latents import LatentCache
 from genzqa.training.plan import TrainingPlan
@@ -42,10 +42,12 @@ class Task(ABC):
         model: All of it, to be moved to a device.
         image: The image model in it.
         train, validation: Labels of the items.
+        coverage: Share of the validation items inside the 95 % interval, each under a calibration fitted on others; once finished.
     """
 
     def __init__(self, model: nn.Module, image: GenzIQA, plan: TrainingPlan, train: Labels, validation: Labels) -> None:
         self.model, self.image, self.plan, self.train, self.validation = model, image, plan, train, validation
+        self.coverage: float | None = None
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +74,10 @@ class Task(ABC):
         """Form and timestep of an item in an epoch, and the generator its noise comes from."""
         rng = np.random.default_rng((self.plan.seed, 2, epoch, row))
         return int(rng.integers(forms)), int(rng.integers(TRAINING_TIMESTEPS)), rng
+
+    def _calibrated(self, raw: Floats, kind: str) -> Calibration:
+        self.coverage = measured_coverage(raw, self.validation.mos)
+        return fit_calibration(raw, self.validation.mos, source=self._source(kind))
 
     def _source(self, kind: str) -> str:
         count = len(self.validation.mos)
@@ -118,7 +124,7 @@ class PhotoTask(Task):
 
     def finished(self) -> tuple[dict[str, Tensor], ScorerConfig]:
         """See `Task`."""
-        calibration = fit_calibration(self.validation_scores(), self.validation.mos, source=self._source("photos"))
+        calibration = self._calibrated(self.validation_scores(), "photos")
         model = self.image.cpu()
         weights: dict[str, Tensor] = dict(trained_parameters(model))
         return with_prompts(model, weights), self.plan.scorer.model_copy(update={"calibration": calibration})
@@ -186,7 +192,7 @@ class VideoTask(Task):
     def finished(self) -> tuple[dict[str, Tensor], ScorerConfig]:
         """See `Task`. Photos are put on the scale by the frames of the same videos, for want of photos."""
         scores, frames = self._validated()
-        calibration = fit_calibration(scores, self.validation.mos, source=self._source("videos"))
+        calibration = self._calibrated(scores, "videos")
         of_photos = fit_calibration(frames, self.validation.mos, source=self._source("videos, by their frames alone,"))
         scorer = self.plan.scorer
         assert scorer.video is not None
