@@ -131,7 +131,7 @@ def panel(axes: Axes, rows: Sequence[dict[str, Any]], axis: str, measure: str, c
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.08)  # room above the highest marker
     axes.set_xlabel(AXES[axis])
     axes.set_ylabel("seconds a video" if measure == "seconds" and axis == "frames" else title)
     axes.grid(color=GRID, linewidth=0.8)
@@ -149,13 +149,17 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def label(row: dict[str, Any]) -> str:
-    return "plain" if row.get("contestant") == "plain" else f"genzqa, {row['backend']} {row['precision']}"
+    if row.get("contestant") == "plain":
+        return "plain"
+    return f"genzqa, {row['backend']} {row['precision']}{' compiled' if row.get('compiled') else ''}"
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Markdown, of what was measured of photos."""
-    lines = ["| side | timesteps | batch | | seconds | photos/s | peak MiB | TFLOP a photo | TFLOP/s | of ceiling | times plain |",
-             "|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    heads = ("side", "timesteps", "batch", "", "seconds", "photos/s", "peak MiB", "TFLOP a photo", "TFLOP/s", "of ceiling",
+             "times plain", "differs")  # fmt: skip
+    lines = ["|" + "|".join(f" {head} " if head else " " for head in heads) + "|",
+             "|" + "".join("--:|" if head else "---|" for head in heads)]  # fmt: skip
     for row in rows:
         cells = [f"{row['side']}", f"{row['timesteps']}", f"{row['batch']}", label(row), f"{row['seconds']:.3g}",
                  f"{row['photos_per_second']:.3g}", f"{row['peak_mib']:.0f}"]  # fmt: skip
@@ -164,6 +168,7 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
             ("tflops", ".3g"),
             ("of_ceiling", ".0%"),
             ("times_plain", ".1f"),
+            ("largest_difference", ".1e"),
         ):
             cells.append(format(row[name], form) if name in row else "")
         lines.append(f"| {' | '.join(cells)} |")

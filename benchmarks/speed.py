@@ -61,7 +61,7 @@ def read_options() -> argparse.Namespace:
     add("--timesteps", type=int, nargs="+", choices=(1, 2, 4, 8), default=[2])
     add("--batches", type=int, nargs="+", default=[1, 4], help="photos in one call")
     add("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    add("--backend", nargs="+", choices=("torch", "openvino", "onnx"), default=["torch"])
+    add("--backend", nargs="+", choices=("torch", "openvino"), default=["torch"])
     add("--frames", type=int, nargs="+", default=[], help="also score a video by so many frames; mini alone has videos")
     add("--repeats", type=int, default=3, help="rounds of plain and all others in turn; medians count")
     add(
@@ -333,9 +333,8 @@ class Run:
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
-    name = (
-        "plain" if row["contestant"] == "plain" else f"{row['backend']} {row['precision']}{' graph' * row['compiled']}"
-    )
+    compiled = " compiled" * row["compiled"]
+    name = "plain" if row["contestant"] == "plain" else f"{row['backend']} {row['precision']}{compiled}"
     columns = [(row["side"], "5"), (row["timesteps"], "6"), (row["batch"], "6"), (f"  {name}", "<24"), (row["seconds"], "9.3f"),
                (row["photos_per_second"], "10.3f"), (row["peak_mib"], "8.0f")]  # fmt: skip
     if "tflops" in row:

@@ -259,6 +259,13 @@ def test_and_remembered_on_this_machine() -> None:
     second = Forgetful(room=100)
     second.read(images(MANY, 8))
     assert set(second.calls) == {first._way.photos}  # no search
+    many = Forgetful(room=100)
+    many._key = "many"
+    many._way = None
+    many.read(images(2 * batch_size.LARGEST, 8))
+    assert (
+        batch_size.remembered("many") == many._way is not None
+    )  # not more than is taken for sound when it is read again
     for damaged in (
         "{ not JSON",
         f'{{"{first._key}": 4}}',

@@ -16,7 +16,11 @@ from PIL import Image, ImageFilter
 
 import genzqa
 from genzqa import Scorer
+from genzqa.errors import ModelError
+from genzqa.media.prepare import prepare_photo
 from genzqa.media.preprocess import resize_square
+from genzqa.model.genziqa import GenzIQA
+from genzqa.scoring import quality_map
 
 PHOTOS = sorted((Path(__file__).parents[1] / "examples" / "photos").glob("*.jpg"))
 CLEAN = [path for path in PHOTOS if "-" not in path.stem]
@@ -116,6 +120,32 @@ def test_result_is_complete_and_consistent(scorer: Scorer) -> None:
     assert record["schema"] == "genzqa/1"
     assert record["model"] == "mini"
     assert len(record["weights_sha256"]) == 64
+
+
+def test_maps_of_many_are_those_of_each_and_less_memory_makes_them_fewer_at_a_time(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [
+        prepare_photo(np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8), 448) for seed in range(3)
+    ]
+    alone = [scorer.score_prepared([photo], quality_map=True)[0] for photo in photos]
+    drawn, together, room = quality_map._maps, list[int](), [4]
+
+    def short_of_memory(model: GenzIQA, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        together.append(len(pixels))
+        if len(pixels) > room[0]:
+            raise MemoryError
+        return drawn(model, pixels)
+
+    monkeypatch.setattr(quality_map, "_maps", short_of_memory)
+    for room[0] in (4, 1):
+        for one, each in zip(scorer.score_prepared(photos, quality_map=True), alone, strict=True):
+            assert one.raw == pytest.approx(each.raw, abs=1e-3)
+            np.testing.assert_allclose(one.quality_map, each.quality_map, atol=0.01)
+    assert together == [3, 3, 2, 1, 1, 1]
+    room[0] = 0
+    with pytest.raises(ModelError, match="too little memory"):
+        scorer.score_prepared(photos, quality_map=True)
 
 
 def test_quality_map_has_the_score_as_its_mean_and_finds_the_damaged_half(scorer: Scorer) -> None:

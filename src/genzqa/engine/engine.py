@@ -104,8 +104,8 @@ class Engine(ABC):
         if self._way is None and len(pixels) >= MANY:
             with contextlib.suppress(MemoryError):  # too little for one: said below
                 self._way = batch_size.fastest(
-                    lambda way: _discard(self.run_all(torch.split(pixels[: way.together], way.photos), way.calls)), len(pixels),
-                    self.calls_at_once,
+                    lambda way: _discard(self.run_all(torch.split(pixels[: way.together], way.photos), way.calls)),
+                    min(len(pixels), batch_size.LARGEST), self.calls_at_once,
                 )  # fmt: skip
                 batch_size.remember(self._key, self._way)
         parts: list[FrameReadings] = []

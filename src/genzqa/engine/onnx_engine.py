@@ -34,6 +34,11 @@ class OnnxEngine(Engine):
     def run(self, pixels: Tensor) -> FrameReadings:
         """See `Engine.run`."""
         names = graph.output_names(len(self.blocks))
-        found = self._session.run(names, {graph.INPUT: pixels.float().contiguous().numpy()})
+        try:
+            found = self._session.run(names, {graph.INPUT: pixels.float().contiguous().numpy()})
+        except Exception as error:  # its own classes of errors, all alike; no other says what went wrong
+            if "alloc" in str(error).lower():
+                raise MemoryError(str(error)) from None
+            raise
         raw, blocks, *queries = (torch.from_numpy(value) for value in found)
         return FrameReadings(raw, blocks, queries)

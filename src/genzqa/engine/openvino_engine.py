@@ -1,4 +1,4 @@
-"""Scoring by OpenVINO on a CPU: 2 to 4 times faster than torch for large bases, and in bf16 where the CPU has it."""
+"""Scoring by OpenVINO on a CPU: faster than torch for large bases (docs/performance.md), and in bf16 where the CPU has it."""
 
 from __future__ import annotations
 

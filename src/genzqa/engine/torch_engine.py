@@ -77,7 +77,7 @@ class TorchEngine(Engine):
             and count == self._way.photos != self._compiled_size
         ):
             self.compile(count)
-        with torch.inference_mode(), memory_errors(), _single_precision_kept():
+        with torch.inference_mode(), memory_errors(), single_precision_kept():
             moved = pixels.to(self._device)
             raw, blocks, queries = self._replayed(moved) if count == self._compiled_size else self._pass(moved)
             found = [one.float().cpu() for one in (raw, blocks, *queries)]
@@ -124,7 +124,7 @@ class PlainEngine(Engine):
         """See `Engine.run`."""
         from genzqa.model.genzvqa import readings
 
-        with torch.inference_mode(), memory_errors(), _single_precision_kept():
+        with torch.inference_mode(), memory_errors(), single_precision_kept():
             scored = self._model(pixels.to(self._model.alphas_cumprod.device), timesteps=self._timesteps)
             found = readings(self._model, scored, last_queries=self._last)
             return FrameReadings(found.raw.cpu(), found.block_scores.cpu(), [one.cpu() for one in found.queries])
@@ -161,7 +161,7 @@ def _one_thread_a_call() -> Iterator[None]:
 
 
 @contextmanager
-def _single_precision_kept() -> Iterator[None]:
+def single_precision_kept() -> Iterator[None]:
     """No TF32 where single precision was asked for: a GPU then gives the scores of a CPU."""
     kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,15 +95,23 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
 
         return load_single_file(path, dtype=dtype)
     layout = read_layout(path)
-    digests = file_digests(path, layout.files)
-    check_recorded(model, path, digests)
     if text:
         import transformers  # noqa: F401 - slow, and scoring can do without; before `loading`, which quiets what is there
 
+    # the digest of gigabytes takes seconds of one core, so it is found beside the loading
+    with ThreadPoolExecutor(1, "genzqa-digest") as beside:
+        found = beside.submit(file_digests, path, layout.files)
+        try:
+            with loading(str(model)):
+                unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
+                vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
+                encoder, tokenizer = _load_text(path, layout.variants["text_encoder"], dtype) if text else (None, None)
+        except ModelCorruptError:
+            check_recorded(model, path, found.result())  # says more, where this is why
+            raise
+        digests = found.result()
+    check_recorded(model, path, digests)
     with loading(str(model)):
-        unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
-        vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
-        encoder, tokenizer = _load_text(path, layout.variants["text_encoder"], dtype) if text else (None, None)
         return assemble(vae, unet, encoder, tokenizer, layout.scheduler, str(model), combined_sha256(digests), path)
 
 

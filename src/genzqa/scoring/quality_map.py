@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genzqa.engine.engine import FEW
+from genzqa.engine.torch_engine import memory_errors, single_precision_kept
+from genzqa.errors import ModelError
 from genzqa.model.genziqa import level_of
 
 if TYPE_CHECKING:
@@ -27,10 +30,35 @@ if TYPE_CHECKING:
 def quality_maps(model: GenzIQA, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Raw scores ``(B,)`` and their maps ``(B, h, w)`` on the latent grid, in raw score points.
 
+    A map needs the logits of every layer and timestep, so only a few photos are drawn together; where memory runs out, fewer.
+
     Args:
         model: A trained scorer.
         pixels: ``(B, 3, H, W)`` in [-1, 1].
+
+    Raises:
+        ModelError: If there is too little memory for a single one.
     """
+    parts: list[tuple[Tensor, Tensor]] = []
+    done, together = 0, FEW
+    while done < len(pixels):
+        few = pixels[done : done + together]
+        try:
+            with memory_errors(), single_precision_kept():
+                parts.append(_maps(model, few))
+        except MemoryError:
+            if together == 1:
+                raise ModelError(
+                    "there is too little memory to draw the map of one photo", hint="score without maps"
+                ) from None
+            together //= 2
+            continue
+        done += len(few)
+    raws, maps = zip(*parts, strict=True)
+    return torch.cat(raws), torch.cat(maps)
+
+
+def _maps(model: GenzIQA, pixels: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         scored = model(pixels.to(model.alphas_cumprod.device), keep_logits=True)
     trace = scored.trace

@@ -10,7 +10,7 @@ from torch import Tensor
 from genzqa import __version__
 from genzqa.engine.engine import Engine, EngineOptions
 from genzqa.engine.open import OpenModel
-from genzqa.engine.torch_engine import memory_errors
+from genzqa.engine.torch_engine import memory_errors, single_precision_kept
 from genzqa.errors import ConfigError
 from genzqa.model.genzvqa import FrameReadings
 from genzqa.student.folder import LoadedStudent, load_student
@@ -31,7 +31,7 @@ class StudentEngine(Engine):
 
     def run(self, pixels: Tensor) -> FrameReadings:
         """See `Engine.run`."""
-        with memory_errors():
+        with memory_errors(), single_precision_kept():
             found = self._network.read(pixels.to(self._device))
         return FrameReadings(found.raw.cpu(), found.block_scores.cpu(), [])
 
