@@ -23,7 +23,7 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 AXES = {
     "side": "side of the input, pixels",
     "timesteps": "timesteps",
-    "batch": "photos in one call",
+    "batch": "photos handed over together",
     "frames": "frames of a video",
 }
 MEASURES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from genzqa import ConfigError, DataError
-from genzqa.databases.database import Sample
+from genzqa.databases.database import Domain, Sample
 from genzqa.databases.registry import IMAGES, NAMES, database, open_database
 from genzqa.databases.splits import split_by_group
 from miniatures import clips, first, images
 
 BUILDERS = {**first.BUILDERS, **images.BUILDERS, **clips.BUILDERS}
 WITHOUT_SCORES = {"kadis"}
+DOMAINS_WITHOUT_A_DATABASE = {"low-light"}
+DOCUMENTATION = (Path(__file__).parents[1] / "docs" / "databases.md").read_text()
 
 
 def test_every_database_has_a_miniature() -> None:
@@ -68,6 +71,8 @@ def test_a_database_without_scores_says_so(tmp_path: Path) -> None:
     images.BUILDERS["kadis"](tmp_path)
     with pytest.raises(DataError, match="no human scores"):
         open_database(f"kadis={tmp_path}")
+    with pytest.raises(DataError, match="no human scores"):
+        database("kadis").quality([1.0])
 
 
 def test_few_groups_leave_no_split_empty() -> None:
@@ -148,6 +153,31 @@ def test_a_malformed_name_is_refused(spec: str) -> None:
 
 
 def test_the_documentation_has_every_database() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "databases.md").read_text()
     for name in NAMES:
-        assert f"| `{name}` | [{database(name).title}]({database(name).home}) | {database(name).items:,} |" in text
+        facts = database(name)
+        row = f"| `{name}` | [{facts.title}]({facts.home}) | {facts.items:,} |"
+        assert row in DOCUMENTATION
+        if facts.mos_range is None:
+            assert f"{row} none |" in DOCUMENTATION
+
+
+def test_every_domain_has_a_database_or_is_known_to_have_none() -> None:
+    carried = {domain for name in NAMES for domain in database(name).domains}
+    assert carried | DOMAINS_WITHOUT_A_DATABASE == set(get_args(Domain))
+    assert not carried & DOMAINS_WITHOUT_A_DATABASE
+    for domain in DOMAINS_WITHOUT_A_DATABASE:
+        assert f"`{domain}`" in DOCUMENTATION
+
+
+def test_the_official_tables_of_biq2021_have_no_deviations(tmp_path: Path) -> None:
+    """The training table has two more columns, without names and empty."""
+    first.biq2021(tmp_path)
+    train = tmp_path / "Train (Images and MOS).csv"
+    train.write_bytes(b"Image Name,MOS,,\r\nss01 (1).jpg,0.42,,\r\nss02 (1014).jpg,0.61,,\r\n")
+    (tmp_path / "Test (Images and MOS).csv").write_bytes(b"Image Name,MOS\r\nss03 (7).jpg,0.8\r\n")
+    items = open_database(f"biq2021={tmp_path}").items
+    assert [(item.mos, item.std, item.split) for item in items] == [
+        (0.42, None, "train"),
+        (0.61, None, "train"),
+        (0.8, None, "test"),
+    ]

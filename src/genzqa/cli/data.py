@@ -6,6 +6,7 @@ What is imported here is what ``--help`` costs; the rest is imported where it is
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from genzqa.text import printable
 
 if TYPE_CHECKING:
     from genzqa.databases.check import Findings
+    from genzqa.databases.database import Database
 
 data_app = typer.Typer(help="Databases of human scores.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,7 +30,8 @@ _SHOWN = 10  # faults of a kind; all of them stand in the JSON document
 
 @data_app.command("list")
 def list_command(as_json: AsJson = False) -> None:
-    """List the databases that can be read: kind, items, range of the scores, licence, and where to ask for them."""
+    """List the databases that can be read: kind, items, range of the scores and domains. --json adds licence, citation, and
+    where to ask for them."""
     from genzqa.databases.registry import NAMES, database
 
     found = [database(name) for name in NAMES]
@@ -52,24 +55,32 @@ def list_command(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from genzqa.cli.output import PIPED_WIDTH
+
     table = Table("name", "title", "kind", "items", "scores", "domains", box=box.SIMPLE)
+    table.columns[0].no_wrap = True  # it is what a user copies
     for one in found:
-        scores = f"{one.mos_range[0]:g}..{one.mos_range[1]:g}{'' if one.higher_is_better else ', lower is better'}"
-        table.add_row(one.name, one.title, one.kind, f"{one.items:,}", scores, ", ".join(one.domains))
-    Console().print(table)
+        table.add_row(one.name, one.title, one.kind, f"{one.items:,}", _scores(one), ", ".join(one.domains))
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPED_WIDTH)
+    console.print(table)
 
 
 @data_app.command("check")
 def check_command(specs: Specs, as_json: AsJson = False) -> None:
     """Tell what is missing, unreadable or mislabelled. Every photo is decoded, of every video the first frame.
 
+    What is known of a database as published, such as a file listed twice, is a remark. Of one without human scores the files
+    alone are looked at.
+
     Exit status: 0 all is sound, 1 something is not, 2 the labels cannot be read.
     """
     from genzqa.cli.output import progress
     from genzqa.databases.check import check
-    from genzqa.databases.registry import open_database
+    from genzqa.databases.registry import open_for_check
 
-    read = [open_database(spec) for spec in specs]  # all labels before any file
+    read = [open_for_check(spec) for spec in specs]  # all labels before any file
     reports = []
     with progress(sum(len(one.items) for one in read), bar=not (as_json and sys.stdout.isatty())) as shown:
         for one in read:
@@ -81,6 +92,13 @@ def check_command(specs: Specs, as_json: AsJson = False) -> None:
             _print(name, findings)
     if not all(findings.sound for _, findings in reports):
         raise typer.Exit(1)
+
+
+def _scores(database: Database) -> str:
+    if database.mos_range is None:
+        return "none"
+    low, high = database.mos_range
+    return f"{low:g}..{high:g}{'' if database.higher_is_better else ', lower is better'}"
 
 
 def _record(name: str, findings: Findings) -> dict[str, object]:

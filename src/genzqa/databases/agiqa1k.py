@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzqa.databases.database import Database, Sample
+from genzqa.databases.database import Database, Known, Sample
 from genzqa.databases.labels import find, number, read_sheet
 
 
@@ -38,4 +38,5 @@ DATABASE = Database(
     home="https://github.com/lcysyzxdxc/AGIQA-1k-Database",
     layout="AIGC_MOS_Zscore.xlsx and file/",
     read=read,
+    known=Known(twice=("dreamStudio_8_9_1_1.jpg",)),
 )

@@ -15,7 +15,10 @@ TABLES: dict[str, Split] = {"Train (Images and MOS).csv": "train", "Test (Images
 
 
 def read(root: Path) -> Iterator[Sample]:
-    """One table of each official part, name and MOS; their first lines, the heads, are not the same."""
+    """One table of each official part, name and MOS; their first lines, the heads, are not the same.
+
+    No deviation is published: the two more columns of the training table are empty.
+    """
     photos = find(root, "Images")
     on_disk = {file.name.lower(): file.name for file in photos.iterdir()}  # the tables spell one name in another case
     for name, split in TABLES.items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzqa.databases.database import Database, Sample
+from genzqa.databases.database import Database, Known, Sample
 from genzqa.databases.labels import find, number, read_sheet
 from genzqa.errors import DataError
 
@@ -16,7 +16,7 @@ NAME = re.compile(r"IS_(?P<set>[IV]+)_C(?P<scene>\d+)_D\d+")
 
 def read(root: Path) -> Iterator[Sample]:
     """Sheet ``CID2013 MOS`` of ``CID2013 data - version 12112014.xlsx``: ``Source_ID`` and ``Realigned MOS``, which lays the
-    six image sets on one scale and so takes a few photos just below 0.
+    six image sets on one scale and so takes two photos below 0.
 
     Photos of one scene in one set show the same, by other cameras; a split keeps them together.
     """
@@ -47,4 +47,5 @@ DATABASE = Database(
     home="https://zenodo.org/records/2647033",
     layout="CID2013 data - version 12112014.xlsx and IS1/ to IS6/",
     read=read,
+    known=Known(scores=(-10, 100)),  # two are below 0, the least -9.55
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzqa.databases.database import Database, Sample
+from genzqa.databases.database import Database, Known, Sample
 from genzqa.databases.labels import find, number, read_csv
 from genzqa.errors import DataError
 
@@ -50,4 +50,5 @@ DATABASE = Database(
     home="https://zenodo.org/records/2646315",
     layout="Realignment_MOS.csv and Test1/ to Test6/",
     read=read,
+    known=Known(scores=(-6.5, 100)),
 )

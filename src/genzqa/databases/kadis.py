@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genzqa.databases.database import Database, Sample
-from genzqa.databases.labels import find
+from genzqa.databases.labels import find, read_csv
 from genzqa.errors import DataError
 
 
@@ -24,11 +24,19 @@ def read(root: Path) -> Iterator[Sample]:
     )
 
 
+def files(root: Path) -> Iterator[Path]:
+    """The references that the table lists. The distorted copies are not downloaded but made of them, by the database's code."""
+    table = find(root, "kadis700k_ref_imgs.csv")
+    photos = find(root, "ref_imgs")
+    for row in read_csv(table, ("ref_im",)):
+        yield photos / row["ref_im"]
+
+
 DATABASE = Database(
     name="kadis",
     title="KADIS-700k",
     kind="image",
-    mos_range=(0, 1),  # stands for nothing: there are no scores
+    mos_range=None,
     items=700_000,
     domains=("synthetic",),
     licence="photos under the Pixabay licence; free with citation",
@@ -36,4 +44,5 @@ DATABASE = Database(
     home="https://database.mmsp-kn.de/kadid-10k-database.html",
     layout="kadis700k_ref_imgs.csv, ref_imgs/ and dist_imgs/",
     read=read,
+    files=files,
 )

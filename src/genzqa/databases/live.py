@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzqa.databases.database import Database, Sample
+from genzqa.databases.database import Database, Known, Sample
 from genzqa.databases.labels import find, number, read_mat, text
 from genzqa.errors import DataError
 
@@ -54,4 +54,5 @@ DATABASE = Database(
     layout="dmos_realigned.mat or dmos.mat, refnames_all.mat and jp2k/, jpeg/, wn/, gblur/, fastfading/",
     read=read,
     higher_is_better=False,
+    known=Known(scores=(-3, 112)),
 )

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from genzqa.databases.database import Database, Sample
 from genzqa.databases.labels import find, number, read_mat, text
+from genzqa.databases.raw import in_container
 from genzqa.errors import DataError
 
 
 def read(root: Path) -> Iterator[Sample]:
     """``qualcommSubjectiveData.mat``: ``unBiasedMOS``, the scores that the field reports.
 
-    The raw videos lie in a folder for each of the six distortions.
+    The raw videos lie in a folder for each of the six distortions; what they were converted to is read in their place.
     """
     table = find(root, "qualcommSubjectiveData.mat")
     stored = read_mat(table, ("qualcommVideoData", "qualcommSubjectiveData"))
@@ -33,7 +34,7 @@ def read(root: Path) -> Iterator[Sample]:
         if not 1 <= folder <= len(folders):
             raise DataError(f"distortionType of {name} is {folder}, of {len(folders)}", subject=str(table))
         yield Sample(
-            path=root / text(folders[folder - 1]) / name,
+            path=in_container(root / text(folders[folder - 1]) / name),
             mos=number(mos, table, f"unBiasedMOS of {name}"),
             group=_scene(name),
         )
@@ -64,6 +65,7 @@ DATABASE = Database(
     "Study of Subjective Behavior and Objective Algorithms, IEEE Transactions on Circuits and Systems for Video Technology 28(9), "
     "2018",
     home="https://www.colorado.edu/lab/live/live-qualcomm-mobile-capture-video-quality-database",
-    layout="qualcommSubjectiveData.mat, Artifacts/, Color/, Exposure/, Focus/, Sharpness/ and Stabilization/",
+    layout="qualcommSubjectiveData.mat, Artifacts/, Color/, Exposure/, Focus/, Sharpness/ and Stabilization/ "
+    "with the .yuv files, each converted to .mkv or .mp4",
     read=read,
 )

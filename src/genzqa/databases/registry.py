@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
-from genzqa.databases.database import Database, Samples, read_database
+from genzqa.databases.database import Database, Samples, read_database, read_for_check
 from genzqa.errors import ConfigError
 
 IMAGES = (
@@ -38,14 +39,28 @@ def open_database(spec: str) -> Samples:
 
     Raises:
         ConfigError: If ``spec`` is not of this form or there is no such database.
+        DataError: If it cannot be read, or has no human scores.
+    """
+    return _open(spec, read_database)
+
+
+def open_for_check(spec: str) -> Samples:
+    """As `open_database`; a database without human scores gives its files, with NaN for a MOS.
+
+    Raises:
+        ConfigError: If ``spec`` is not of this form or there is no such database.
         DataError: If it cannot be read.
     """
+    return _open(spec, read_for_check)
+
+
+def _open(spec: str, read: Callable[[Database, Path], Samples]) -> Samples:
     name, path = name_and_path(spec)
     if path.name.lower().endswith(".csv") and not path.is_dir():
         from genzqa.databases.table import read_table
 
         return read_table(name, path)
-    return read_database(database(name), path)
+    return read(database(name), path)
 
 
 def name_and_path(spec: str) -> tuple[str, Path]:

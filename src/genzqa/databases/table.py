@@ -18,6 +18,7 @@ def read_table(name: str, path: Path) -> Samples:
     """Read a table; paths in it are relative to its folder.
 
     The range of the scores is that of the scores themselves, higher is better, and all items are of the kind of the first.
+    Where some rows have a split, those without one are for training (`Samples.split_of`).
 
     Raises:
         DataError: If the file is missing or a cell of it is not as it should be.
