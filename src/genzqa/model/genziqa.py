@@ -154,11 +154,12 @@ class GenzIQA(nn.Module):
         by_prompt = _pairs(prediction.float())
         eps = noise_from_prediction(by_prompt, noisy[:, None], alpha_bar[:, None], self.prediction_type)
         # two large norms that nearly cancel: double precision keeps the last digits of their difference
-        distance = (noise - eps.transpose(0, 1)).flatten(2).double().norm(dim=2)  # (2, B)
+        error = (noise - eps.transpose(0, 1)).flatten(2)
+        distance = (error.cpu() if error.device.type == "mps" else error).double().norm(dim=2)  # (2, B); MPS has no such numbers
         lse = [_pairs(part) for part in seen.lse]
         return Trace(
             block_scores=torch.stack([part.mean((1, 2, 3)) for part in lse], 1),
-            bias=(distance[0] - distance[1]).float(),
+            bias=(distance[0] - distance[1]).float().to(eps.device),
             lse=lse,
             queries=[_pairs(part) for part in seen.queries],
             eps=eps,
