@@ -18,6 +18,7 @@ import browser
 from genzqa import DataError
 from genzqa.cli import app
 from genzqa.databases.registry import open_database
+from genzqa.evaluation.comparison import published_figures
 from genzqa.evaluation.evaluate import agreement
 from genzqa.evaluation.predictions import (
     Prediction,
@@ -337,13 +338,16 @@ def test_the_comparison_says_what_was_measured(compared: Path) -> None:
 
 def test_published_figures_all_have_a_source() -> None:
     from genzqa.databases.registry import NAMES
-    from genzqa.report.comparison import published_figures
 
-    rows = published_figures(NAMES)
-    assert len(rows) > 20
-    assert all(row["source"] and row["measure"] in MEASURES and -1 < float(row["value"]) < 1 for row in rows)
+    splits = ("all", "train", "validation", "test")
+    rows = published_figures([(name, split) for name in NAMES for split in splits])
+    figures = [(measure, float(value)) for row in rows for measure, value in row.figures.items()]
+    assert len(figures) > 20
+    assert all(row.source and row.trained_on for row in rows)
+    assert all(measure in MEASURES and -1 < value < 1 for measure, value in figures)
     text = (files("genzqa.evaluation") / "published.csv").read_text()
-    assert len(rows) == len(text.splitlines()) - 1  # none is of a database that cannot be read
+    assert len(figures) == len(text.splitlines()) - 1  # none twice, and none of a database that cannot be read
+    assert published_figures([("agiqa1k", "test")]) == []  # they are of all of it
 
 
 def test_the_same_results_give_the_same_comparison(compared: Path) -> None:

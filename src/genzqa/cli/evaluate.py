@@ -55,7 +55,8 @@ def evaluate_command(
 ) -> None:
     """Score databases and say how well the scores agree with people: SRCC, PLCC, KRCC, RMSE, with 95 % intervals.
 
-    Writes one Parquet file of predictions for each database, and figures.md, .csv, .tex and .json.
+    Writes one Parquet file of predictions for each database, and figures.md, .csv, .tex and .json and groups.csv of all databases
+    that DIR then holds. DIR may hold predictions of the same model on other databases, and of no other model.
 
     Exit status: 0 all scored, 1 some items failed, 2 usage, data, model or output error.
     """
@@ -79,21 +80,23 @@ def evaluate_command(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot be made: {error.strerror or error}", subject=str(out)) from error
-    from genzqa.evaluation.evaluate import agreement, evaluate
-    from genzqa.evaluation.predictions import write_predictions
+    from genzqa.evaluation.evaluate import agreement, evaluate, model_facts
+    from genzqa.evaluation.predictions import read_folder, refuse_another_model, write_predictions
     from genzqa.evaluation.tables import markdown, write_tables
     from genzqa.scoring.scorer import load
 
     scorer = load(model, offline=offline, backend=backend.value, precision=precision.value, device=device)
-    rows = []
+    refuse_another_model(out, model_facts(scorer))
+    made = []
     with progress(sum(map(len, chosen)), bar=True) as shown:
         for one, items in zip(read, chosen, strict=True):
             found = evaluate(scorer, one, items, split.value, batch_size=batch_size, progress=shown.advance)
             write_predictions(found, out / f"{one.database.name}.parquet")
-            rows.append((found, agreement(found, seed=seed)))
+            made.append(found)
+    rows = [(kept, agreement(kept, seed=seed, by_group=True)) for kept in read_folder(out)]
     write_tables(rows, out)
     typer.echo(markdown(rows), nl=False)
-    failed = [(found.database, row) for found, _ in rows for row in found.rows if row.error]
+    failed = [(found.database, row) for found in made for row in found.rows if row.error]
     for name, row in failed[:10]:
         print(printable(f"{name}: {row.path}: {row.error}"), file=sys.stderr)
     if failed:

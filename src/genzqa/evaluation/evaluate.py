@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from genzqa.databases.database import Sample, Samples
 from genzqa.evaluation.predictions import Prediction, Predictions
-from genzqa.evaluation.statistics import LEAST, Figure, measure, srcc
+from genzqa.evaluation.statistics import LEAST, Figure, krcc, measure, measure_rank, plcc, rmse, srcc
 from genzqa.result import FailedResult
 from genzqa.scoring.scorer import Scorer
 
@@ -41,7 +42,6 @@ def evaluate(scorer: Scorer, samples: Samples, items: Sequence[Sample], split: s
             rows.append(Prediction(path, item.group, item.mos, float(quality), result.score, low, high, result.raw))
         progress()
     facts = samples.database
-    model = {**dataclasses.asdict(scorer.provenance), "timesteps": list(scorer.provenance.timesteps)}
     return Predictions(
         facts.name,
         split,
@@ -49,9 +49,33 @@ def evaluate(scorer: Scorer, samples: Samples, items: Sequence[Sample], split: s
         facts.domains,
         str(samples.root.absolute()),
         facts.range_known,
-        model,
+        model_facts(scorer),
         tuple(rows),
     )
+
+
+def model_facts(scorer: Scorer) -> dict[str, Any]:
+    """The provenance of a scorer's scores as it stands in `Predictions.model`, in types that JSON has."""
+    return {**dataclasses.asdict(scorer.provenance), "timesteps": list(scorer.provenance.timesteps)}
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """How well scores agree with MOS inside one group, such as the versions of one reference.
+
+    Attributes:
+        group: Its name.
+        items: How many of it have a score.
+        srcc: With its interval.
+        plcc, krcc, rmse: Of the group alone, the logistic too.
+    """
+
+    group: str
+    items: int
+    srcc: Figure
+    plcc: float
+    krcc: float
+    rmse: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,7 @@ class Agreement:
         within: Mean SRCC inside the groups of at least `LEAST` items, and how many those are; None without such groups.
         coverage: Share of the items whose MOS, on 0..100, lies in the model's 95 % interval; None where
             the range of the MOS is not known.
+        by_group: The groups of at least `LEAST` items, largest first; empty unless it was asked for.
     """
 
     items: int
@@ -72,10 +97,17 @@ class Agreement:
     figures: dict[str, Figure]
     within: tuple[float, int] | None
     coverage: float | None
+    by_group: tuple[GroupFigures, ...] = ()
 
 
-def agreement(predictions: Predictions, *, seed: int = 0) -> Agreement:
-    """The figures of one database. Bootstrap draws take whole groups where the database has groups."""
+def agreement(predictions: Predictions, *, seed: int = 0, by_group: bool = False) -> Agreement:
+    """The figures of one database. Bootstrap draws take whole groups where the database has groups.
+
+    Args:
+        predictions: Of the database.
+        seed: Of the draws.
+        by_group: Whether to measure each group by itself too.
+    """
     scored = predictions.scored
     failed = len(predictions.rows) - len(scored)
     if len(scored) < LEAST:
@@ -86,8 +118,30 @@ def agreement(predictions: Predictions, *, seed: int = 0) -> Agreement:
         low, high = predictions.column("low"), predictions.column("high")
         covered = float(np.mean((low <= quality) & (quality <= high)))
     return Agreement(
-        len(scored), failed, measure(score, quality, groups=groups, seed=seed), _within(score, quality, groups), covered
+        len(scored),
+        failed,
+        measure(score, quality, groups=groups, seed=seed),
+        _within(score, quality, groups),
+        covered,
+        _by_group(predictions, seed) if by_group else (),
     )
+
+
+def _by_group(predictions: Predictions, seed: int) -> tuple[GroupFigures, ...]:
+    members: dict[str, list[int]] = {}
+    for number, row in enumerate(predictions.scored):
+        if row.group:
+            members.setdefault(row.group, []).append(number)
+    score, quality = predictions.column("score"), predictions.column("quality")
+    found = []
+    for name, numbers in sorted(members.items(), key=lambda one: (-len(one[1]), one[0])):
+        if len(numbers) >= LEAST:
+            mine, theirs = score[numbers], quality[numbers]
+            ranks = measure_rank(mine, theirs, seed=seed)
+            found.append(
+                GroupFigures(name, len(numbers), ranks, plcc(mine, theirs), krcc(mine, theirs), rmse(mine, theirs))
+            )
+    return tuple(found)
 
 
 def _within(score: np.ndarray, quality: np.ndarray, groups: np.ndarray) -> tuple[float, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from genzqa.errors import DataError
 from genzqa.files import write_atomically
 
 _KEY = b"genzqa"
+# Which model it is. Backend, precision and version say how it was run, and may differ among the databases of a folder.
+_IDENTITY = ("model", "weights_sha256", "base_sha256", "preprocessing", "timesteps", "seed")
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,51 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def read_folder(folder: Path) -> list[Predictions]:
-    """All predictions in a results folder, by file name.
+    """All predictions in a results folder, by file name; they are all of one model.
 
     Raises:
-        DataError: If there are none.
+        DataError: If there are none, or if two of them are of different models.
     """
-    found = [read_predictions(path) for path in sorted(folder.glob("*.parquet"))]
+    found = _read_all(folder)
     if not found:
         raise DataError("holds no predictions", subject=str(folder), hint="make them with genzqa evaluate")
-    return found
+    (first, one), *others = found.items()
+    for path, other in others:
+        if differs := _differences(one.model, other.model):
+            raise DataError(f"{first.name} and {path.name} are of different models: {differs}", subject=str(folder),
+                            hint="keep each model's predictions in a folder of its own")  # fmt: skip
+    return list(found.values())
+
+
+def refuse_another_model(folder: Path, model: Mapping[str, Any]) -> None:
+    """See that predictions of a model may be added to a folder; one without predictions takes any.
+
+    Args:
+        folder: The results folder.
+        model: The provenance of the scores to be added.
+
+    Raises:
+        DataError: If the folder holds predictions of another model, or a Parquet file that is none of ours.
+    """
+    for path, kept in _read_all(folder).items():
+        if differs := _differences(kept.model, model):
+            raise DataError(f"holds predictions of another model: {differs}", subject=str(path),
+                            hint="give each model a folder of its own")  # fmt: skip
+
+
+def _read_all(folder: Path) -> dict[Path, Predictions]:
+    return {path: read_predictions(path) for path in sorted(folder.glob("*.parquet"))}
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """In what two models differ, for a message; empty if they are the same."""
+    return ", ".join(f"{name} {_short(one.get(name))} and {_short(other.get(name))}" for name in _IDENTITY
+                     if one.get(name) != other.get(name))  # fmt: skip
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text  # a SHA-256
 
 
 def same_items(one: Predictions, other: Predictions) -> tuple[Sequence[Prediction], Sequence[Prediction]]:

@@ -7,6 +7,7 @@ not monotonic can turn its sign.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,8 +77,10 @@ def fit_logistic(scores: Floats, mos: Floats) -> Logistic:
         return Logistic(top, bottom, centre, width)(x)
 
     try:
-        found, _ = optimize.curve_fit(curve, scores, mos, p0=start, maxfev=20_000)
-    except (RuntimeError, optimize.OptimizeWarning):
+        with warnings.catch_warnings():  # of the covariance, which nobody asks for; few items often have none
+            warnings.simplefilter("ignore", optimize.OptimizeWarning)
+            found, _ = optimize.curve_fit(curve, scores, mos, p0=start, maxfev=20_000)
+    except RuntimeError:
         return Logistic(*start)
     return Logistic(*(float(value) for value in found))
 
@@ -124,6 +127,18 @@ def measure(
         spread["plcc"].append(_correlation(fitted[index], mos[index]))
         spread["rmse"].append(float(np.sqrt(np.mean((fitted[index] - mos[index]) ** 2))))
     return {name: Figure(value, *_bounds(spread[name])) for name, value in found.items()}
+
+
+def measure_rank(scores: npt.ArrayLike, mos: npt.ArrayLike, *, seed: int = 0) -> Figure:
+    """SRCC alone with its interval, as `measure` gives it of items without groups, in a fraction of the time.
+
+    Raises:
+        ValueError: As `measure`.
+    """
+    scores, mos = _checked(scores, mos)
+    return Figure(
+        srcc(scores, mos), *_bounds([srcc(scores[index], mos[index]) for index in _draws(len(scores), None, seed)])
+    )
 
 
 def agreement(
@@ -173,8 +188,9 @@ def compare(one: npt.ArrayLike, other: npt.ArrayLike, mos: npt.ArrayLike, *, gro
     second, _ = _checked(other, mos)
     draws = _draws(len(truth), groups, seed)
     spread = [srcc(first[index], truth[index]) - srcc(second[index], truth[index]) for index in draws]
-    below = float(np.mean(np.less_equal(spread, 0)))
-    above = float(np.mean(np.greater_equal(spread, 0)))
+    known = [value for value in spread if np.isfinite(value)]  # a draw of items that are all alike is on neither side
+    below = float(np.mean(np.less_equal(known, 0))) if known else 1.0
+    above = float(np.mean(np.greater_equal(known, 0))) if known else 1.0
     p = min(1.0, 2 * max(min(below, above), 1 / len(spread)))
     return Difference(srcc(first, truth) - srcc(second, truth), *_bounds(spread), p)
 

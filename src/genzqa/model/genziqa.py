@@ -155,7 +155,9 @@ class GenzIQA(nn.Module):
         eps = noise_from_prediction(by_prompt, noisy[:, None], alpha_bar[:, None], self.prediction_type)
         # two large norms that nearly cancel: double precision keeps the last digits of their difference
         error = (noise - eps.transpose(0, 1)).flatten(2)
-        distance = (error.cpu() if error.device.type == "mps" else error).double().norm(dim=2)  # (2, B); MPS has no such numbers
+        distance = (
+            (error.cpu() if error.device.type == "mps" else error).double().norm(dim=2)
+        )  # (2, B); MPS has no such numbers
         lse = [_pairs(part) for part in seen.lse]
         return Trace(
             block_scores=torch.stack([part.mean((1, 2, 3)) for part in lse], 1),

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genzqa.errors import DataError
-from genzqa.evaluation.evaluate import Agreement, agreement
-from genzqa.evaluation.predictions import Prediction, Predictions, same_items
-from genzqa.evaluation.statistics import LEAST, Difference, compare, fit_logistic
-from genzqa.evaluation.tables import domain_means
+from genzqa.evaluation.comparison import Comparison, Measured
+from genzqa.evaluation.evaluate import Agreement
+from genzqa.evaluation.predictions import Predictions
+from genzqa.evaluation.statistics import MEASURES, fit_logistic
 from genzqa.limits import DEFAULT_LIMITS
 from genzqa.report.page import environment, page_part
 from genzqa.report.pictures import Picture, read_picture
@@ -36,26 +32,6 @@ _FACTS = (
     "precision",
     "version",
 )
-
-
-@dataclass(frozen=True)
-class _Model:
-    """One results folder: its figures by database."""
-
-    name: str
-    facts: tuple[tuple[str, str], ...]
-    found: dict[str, Predictions]
-    agreed: dict[str, Agreement | None]
-    domains: dict[str, tuple[list[str], float]]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    one: str
-    other: str
-    database: str
-    items: int
-    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -81,93 +57,43 @@ class _Panel:
     worst: tuple[_Disagreement, ...]
 
 
-def published_figures(databases: Sequence[str]) -> list[dict[str, str]]:
-    """Figures of other systems on these databases, each with its source, as ``evaluation/published.csv`` has them."""
-    text = files("genzqa.evaluation").joinpath("published.csv").read_text("utf-8")
-    return [row for row in csv.DictReader(text.splitlines()) if row["database"] in databases]
-
-
-def comparison_page(results: Mapping[str, Sequence[Predictions]], *, seed: int = 0) -> str:
-    """The page for some models, each with its predictions by database.
-
-    Args:
-        results: What to call each model, and what it predicted.
-        seed: Of the bootstrap.
+def comparison_page(compared: Comparison) -> str:
+    """The page about some models and their predictions.
 
     Raises:
         ConfigError: If the libraries that make the page are not installed.
-        DataError: If two predictions of one model are of one database.
     """
     from markupsafe import Markup
 
     made = environment()
-    models = [_model(name, found, seed) for name, found in results.items()]
-    databases = sorted({name for model in models for name in model.found})
-    panels = [
-        _panel(model, name, f"p{number}") for model in models for number, name in _numbered(models, model, databases)
-    ]
+    order = list(compared.results)  # all of one model, then all of the next
+    ours = sorted((one for block in compared.blocks for one in block.measured), key=lambda one: order.index(one.model))
     return made.from_string(page_part("comparison.html.j2")).render(
         policy=_POLICY,
         style=Markup(page_part("report.css")),
-        models=[_blanks(model, databases) for model in models],
-        databases=databases,
-        domains=sorted({domain for model in models for domain in model.domains}),
-        published=published_figures(databases),
-        pairs=_pairs(models, databases, seed),
-        panels=panels,
+        compared=compared,
+        measures=list(MEASURES),
+        databases=sorted({block.database for block in compared.blocks}),
+        domains=sorted({domain for found in compared.domains.values() for domain in found}),
+        panels=[_panel(one, f"p{number}") for number, one in enumerate(ours)],
+        facts={name: _facts(found) for name, found in compared.results.items()},
     )
 
 
-def _numbered(models: Sequence[_Model], model: _Model, databases: Sequence[str]) -> list[tuple[int, str]]:
-    first = models.index(model) * len(databases)
-    return [(first + number, name) for number, name in enumerate(databases) if name in model.found]
+def _facts(found: Sequence[Predictions]) -> list[tuple[str, str]]:
+    """What a model's scores depend on; its databases may have been run differently, and then every way is named."""
+    named = {fact: sorted({str(one.model[fact]) for one in found if fact in one.model}) for fact in _FACTS}
+    return [(fact.replace("_", " "), ", ".join(values)) for fact, values in named.items() if values]
 
 
-def _model(name: str, found: Sequence[Predictions], seed: int) -> _Model:
-    by_name = {one.database: one for one in found}
-    if len(by_name) < len(found):
-        raise DataError("two predictions are of one database", subject=name)
-    agreed: dict[str, Agreement | None] = {one.database: agreement(one, seed=seed) for one in found}
-    rows = [(one, kept) for one in found if (kept := agreed[one.database]) is not None]
-    made = found[0].model
-    facts = tuple((fact.replace("_", " "), str(made[fact])) for fact in _FACTS if fact in made)
-    return _Model(name, facts, by_name, agreed, domain_means(rows))
-
-
-def _blanks(model: _Model, databases: Sequence[str]) -> _Model:
-    agreed = {name: model.agreed.get(name) for name in databases}
-    return _Model(model.name, model.facts, model.found, agreed, model.domains)
-
-
-def _pairs(models: Sequence[_Model], databases: Sequence[str], seed: int) -> list[_Pair]:
-    pairs = []
-    for one, other in combinations(models, 2):
-        for name in databases:
-            if name not in one.found or name not in other.found:
-                continue
-            mine, theirs = same_items(one.found[name], other.found[name])
-            if len(mine) >= LEAST:
-                groups = [row.group or row.path for row in mine]
-                difference = compare(
-                    _scores(mine), _scores(theirs), [row.quality for row in mine], groups=groups, seed=seed
-                )
-                pairs.append(_Pair(one.name, other.name, name, len(mine), difference))
-    return pairs
-
-
-def _scores(rows: Sequence[Prediction]) -> list[float]:
-    return [row.score for row in rows if row.score is not None]
-
-
-def _panel(model: _Model, name: str, ids: str) -> _Panel:
+def _panel(one: Measured, ids: str) -> _Panel:
     from markupsafe import Markup
 
     from genzqa.report.plots import residual_plot, scatter_plot
 
-    found, agreed = model.found[name], model.agreed[name]
-    assert agreed is not None
+    found, agreed, name = one.predictions, one.agreed, one.predictions.database
     if not agreed.figures:
-        return _Panel(model.name, name, found.split, agreed, "", "", 0, ())
+        return _Panel(one.model, name, found.split, agreed, "", "", 0, ())
     score, quality = found.column("score"), found.column("quality")
     fitted = fit_logistic(score, quality)
     expected = fitted(score)
@@ -187,7 +113,7 @@ def _panel(model: _Model, name: str, ids: str) -> _Panel:
         for i in order
     )
     return _Panel(
-        model.name, name, found.split, agreed, Markup(scatter), Markup(residual), step if step > 1 else 0, worst
+        one.model, name, found.split, agreed, Markup(scatter), Markup(residual), step if step > 1 else 0, worst
     )
 
 
