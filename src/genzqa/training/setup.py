@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from genzqa.databases.database import Sample, Samples
+from genzqa.engine.torch_engine import single_precision_kept
 from genzqa.errors import ConfigError, DataError
 from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.base import load_base
@@ -25,6 +27,7 @@ from genzqa.model.slowfast import SlowFast
 from genzqa.training.cache import ShardedCache
 from genzqa.training.films import FilmCache
 from genzqa.training.latents import LatentCache
+from genzqa.training.memory import FOR_ENCODING, memory_guard
 from genzqa.training.plan import TrainingPlan
 from genzqa.training.task import Labels, PhotoTask, Task, VideoTask
 from genzqa.training.trainer import Trainer
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 LEAST_VALIDATION = 10  # items; fewer can neither choose an epoch nor carry a calibration
 NOUN = {"image": "photo", "video": "video"}
+SAME_RESULT = {"gradient_accumulation", "gradient_checkpointing", "save_every"}  # whatever they are, up to rounding
 Shares = tuple[float, float, float]
 
 
@@ -167,11 +171,35 @@ def _with_lora(model: GenzIQA, scorer: ScorerConfig) -> None:
 
 
 def digest(plan: TrainingPlan, base_sha256: str, *parts: SplitPart) -> str:
-    """Of all that decides what the training gives; a checkpoint of another digest is not gone on from."""
+    """Of all that decides what the training gives; a checkpoint of another digest is not gone on from.
+
+    Settings that only trade memory for time are left out, so that they can be changed when memory has run out.
+    """
     data = [
         [[sample.path.name, float(mos)] for sample, mos in zip(part.samples, part.mos, strict=True)] for part in parts
     ]
-    return hashlib.sha256(json.dumps([plan.model_dump(mode="json"), base_sha256, data]).encode()).hexdigest()
+    settings = plan.model_dump(mode="json", exclude=SAME_RESULT)
+    return hashlib.sha256(json.dumps([settings, base_sha256, data]).encode()).hexdigest()
+
+
+@contextmanager
+def encoding_on(built: Built, device: torch.device) -> Iterator[None]:
+    """The networks that encode, on a device for as long as the block lasts. The image model stays there to be trained; the
+    motion network, which training has no use for, goes back to the CPU.
+
+    Raises:
+        TrainingError: If memory runs out inside.
+    """
+    with memory_guard("while encoding", FOR_ENCODING), single_precision_kept():
+        built.image.to(device)
+        if built.motion is None:
+            yield
+            return
+        built.motion.to(device)
+        try:
+            yield
+        finally:
+            built.motion.cpu()
 
 
 def prepare(plan: TrainingPlan, databases: Sequence[Samples], out: Path, cache: Path, accelerator: Accelerator, *,
@@ -184,7 +212,7 @@ def prepare(plan: TrainingPlan, databases: Sequence[Samples], out: Path, cache: 
         databases: Those that the plan names.
         out: Where the training's files go.
         cache: Where latents and motion features are kept.
-        accelerator: Devices and processes; each process encodes a share of the items.
+        accelerator: Devices and processes; each process encodes a share of the items, on its device.
         shares: Train, validation, test, for databases without official splits.
         offline: Never open a network connection.
         encoded: Called with the items encoded by this process and those it has to.
@@ -196,28 +224,60 @@ def prepare(plan: TrainingPlan, databases: Sequence[Samples], out: Path, cache: 
     train, validation = gather(plan, databases, shares)
     built = build_model(plan, offline=offline)
     caches = []
-    for part, frames, flips in ((train, plan.frames, plan.flips), (validation, None, False)):
-        made = _cache(built, cache, part.paths, frames, flips=flips)
-        mine = made.missing()[accelerator.process_index :: accelerator.num_processes]
-        accelerator.wait_for_everyone()
-        made.build(mine, _Count(encoded, made.files_in(mine)))
-        accelerator.wait_for_everyone()
-        caches.append(made)
+    with encoding_on(built, accelerator.device):
+        for made in caches_of(built, plan, cache, train.paths, validation.paths):
+            mine = made.missing()[accelerator.process_index :: accelerator.num_processes]
+            accelerator.wait_for_everyone()
+            made.build(mine, _Count(encoded, made.files_in(mine)))
+            accelerator.wait_for_everyone()
+            caches.append(made)
     out.mkdir(parents=True, exist_ok=True)
     found = digest(plan, built.base_sha256, train, validation)
-    task = _task(built, plan, train.labels, validation.labels, caches)
+    task = task_of(built, plan, train.labels, validation.labels, caches)
     return Trainer(task, plan, found, out, accelerator, progress), built.base_sha256
 
 
-def _cache(built: Built, folder: Path, paths: list[Path], frames: int | None, *, flips: bool) -> ShardedCache:
-    """``frames`` of each video, or None for as many as scoring takes."""
-    if built.video is None or built.motion is None:
-        return LatentCache(folder, paths, built.image, built.base_sha256, flips=flips)
-    count = built.video.config.frames if frames is None else frames
-    return FilmCache(folder, paths, built.image, built.motion, built.base_sha256, frames=count, flips=flips)
+def caches_of(
+    built: Built,
+    plan: TrainingPlan,
+    folder: Path,
+    train: Sequence[Path],
+    validation: Sequence[Path],
+    *,
+    photos: type[LatentCache] = LatentCache,
+    films: type[FilmCache] = FilmCache,
+) -> tuple[ShardedCache, ShardedCache]:
+    """Those of the items to train on and of those to validate with; the latter have one form and, if videos, as many frames as
+    scoring takes.
+
+    Args:
+        built: What encodes.
+        plan: Says how many forms and frames.
+        folder: Where caches are kept.
+        train, validation: The files.
+        photos, films: Kinds of caches.
+
+    Raises:
+        DataError: If a file is not there.
+    """
+    video, motion = built.video, built.motion
+    if video is None or motion is None:
+        seen, unseen = (
+            photos(folder, paths, built.image, built.base_sha256, flips=flips)
+            for paths, flips in ((train, plan.flips), (validation, False))
+        )
+        return seen, unseen
+    first, second = (
+        films(folder, paths, built.image, motion, built.base_sha256, frames=frames, flips=flips)
+        for paths, frames, flips in ((train, plan.frames, plan.flips), (validation, video.config.frames, False))
+    )
+    return first, second
 
 
-def _task(built: Built, plan: TrainingPlan, train: Labels, validation: Labels, caches: list[ShardedCache]) -> Task:
+def task_of(
+    built: Built, plan: TrainingPlan, train: Labels, validation: Labels, caches: Sequence[ShardedCache]
+) -> Task:
+    """What is trained, on what `caches_of` gave."""
     seen, unseen = caches
     if isinstance(seen, LatentCache) and isinstance(unseen, LatentCache):
         return PhotoTask(built.image, plan, train, validation, seen, unseen)

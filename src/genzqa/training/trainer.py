@@ -8,9 +8,9 @@ processes give what one gives.
 from __future__ import annotations
 
 import json
-import sys
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from genzqa.files import write_atomically
 from genzqa.model.adapter import save_adapter
 from genzqa.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from genzqa.training.losses import batch_losses
+from genzqa.training.memory import for_a_step, for_validation, memory_guard
 from genzqa.training.plan import TrainingPlan
 from genzqa.training.task import Task
 
@@ -45,13 +46,17 @@ class Trainer:
         out: Folder for checkpoint, log and adapter; a checkpoint of the same training there is gone on from.
         accelerator: Devices and processes.
         progress: Called with the step, the number of all steps, and the latest figures.
+
+    Raises:
+        TrainingError: If the model is too large for the device's memory.
     """
 
     def __init__(self, task: Task, plan: TrainingPlan, digest: str, out: Path, accelerator: Accelerator,
                  progress: Callable[[int, int, Mapping[str, float]], object]) -> None:  # fmt: skip
         self.task, self.plan, self.out = task, plan, out
         self.accelerator, self._progress = accelerator, progress
-        task.model.to(accelerator.device).eval()  # no dropout: a step is repeated exactly
+        with memory_guard("for the model itself", for_validation(plan)):
+            task.model.to(accelerator.device).eval()  # no dropout: a step is repeated exactly
         if plan.gradient_checkpointing:
             task.image.recompute_activations()
         named = task.trained_parameters()
@@ -73,6 +78,36 @@ class Trainer:
         """Of the whole training."""
         return self.plan.epochs * self.batches
 
+    def parts(self, size: int) -> list[npt.NDArray[np.int64]]:
+        """Places in a batch of ``size`` items that are this process's, cut as ``gradient_accumulation`` says; none is empty."""
+        mine = np.arange(size)[self.accelerator.process_index :: self.accelerator.num_processes]
+        return [part for part in np.array_split(mine, self.plan.gradient_accumulation) if len(part)]
+
+    def rehearse(self, *, gradients: bool) -> None:
+        """Run the first part of a batch through the network as a step does, and forget what comes of it.
+
+        Args:
+            gradients: With the backward pass; without, as scores of the whole batch are made where a step needs them.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
+        rows = self.parts(self.batch_size)[0]
+        with self._step_memory(), torch.set_grad_enabled(gradients):
+            scores = self._scores(rows)
+            if gradients:
+                self._backward(scores.sum())
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def validation_scores(self) -> npt.NDArray[np.float64]:
+        """Raw scores of the validation items, in the plan's precision.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
+        with memory_guard("in validation", for_validation(self.plan)), self.accelerator.autocast():
+            return self.task.validation_scores()
+
     def run(self) -> Position:
         """Train to the end, from the checkpoint if there is one.
 
@@ -80,7 +115,8 @@ class Trainer:
             TrainingError: The loss or a gradient is not finite, or memory ran out.
             ModelCorruptError, DataError, OutputError: See `genzqa.errors`.
         """
-        self._resume()
+        with self._step_memory():  # the moments of AdamW go back to the device
+            self._resume()
         self._events = self._open_events()
         while self.position.epoch < self.plan.epochs:
             self._epoch()
@@ -89,11 +125,17 @@ class Trainer:
         return self.position
 
     def finish(self, sources: Sequence[str], base_sha256: str) -> None:
-        """Write the adapter: the best weights, calibrated on the validation part."""
+        """Write the adapter: the best weights, calibrated on the validation part.
+
+        Raises:
+            TrainingError: Memory ran out.
+            ModelCorruptError, DataError, OutputError: See `genzqa.errors`.
+        """
         if not self.accelerator.is_main_process:
             return
-        load_checkpoint(self.out / BEST, self.parameters, self.optimizer)
-        weights, config = self.task.finished()
+        with memory_guard("while calibrating", for_validation(self.plan)):
+            load_checkpoint(self.out / BEST, self.parameters, self.optimizer)
+            weights, config = self.task.finished()
         update = {"training_data": list(sources), "base_sha256": base_sha256}
         save_adapter(self.out, weights, config.model_copy(update=update))
 
@@ -131,15 +173,14 @@ class Trainer:
         order = np.random.default_rng((self.plan.seed, 1, epoch)).permutation(len(self.task.train.mos))
         for number in range(self.position.batch, self.batches):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            figures = self._step(rows)
+            with self._step_memory():
+                figures = self._step(rows)
             self._move(batch=number + 1, step=self.position.step + 1)
             self._record(figures)
             if self.position.step % self.plan.save_every == 0 and number + 1 < self.batches:
                 self._save(CHECKPOINT)
-        with self.accelerator.autocast():
-            found = srcc(self.task.validation_scores(), self.task.validation.mos)
-        best = self.position.best_srcc
-        better = best is None or found > best
+        found = self._of_main(srcc(self.validation_scores(), self.task.validation.mos))
+        better = _better(found, self.position.best_srcc)
         if better:
             self._move(best_srcc=found, best_epoch=epoch)
         self._move(epoch=epoch + 1, batch=0)
@@ -151,14 +192,25 @@ class Trainer:
     def _move(self, **changes: Any) -> None:
         self.position = Position(**{**self.position.__dict__, **changes})
 
+    def _step_memory(self) -> AbstractContextManager[None]:
+        share = -(-self.batch_size // self.accelerator.num_processes)
+        return memory_guard("in a step", for_a_step(self.plan, share))
+
+    def _of_main(self, figure: float) -> float:
+        """The main process's figure for all. Rounding differs between processes, and those that do not choose the same epoch
+        would wait for each other for ever."""
+        if self.accelerator.num_processes == 1:
+            return figure
+        from accelerate.utils import broadcast
+
+        return float(broadcast(torch.tensor([figure], dtype=torch.float64, device=self.accelerator.device)))
+
     def _step(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
         """One step on a batch, which all processes share out among them."""
-        rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        mine = np.arange(len(rows))[rank::count]
-        parts = [part for part in np.array_split(mine, self.plan.gradient_accumulation) if len(part)]
+        parts = self.parts(len(rows))
         mos = torch.tensor(self.task.train.mos[rows], dtype=torch.float32, device=self.accelerator.device)
-        together = len(parts) > 1 or count > 1
-        scores = self._all_scores(rows, mine) if together else None
+        together = len(parts) > 1 or self.accelerator.num_processes > 1
+        scores = self._all_scores(rows, parts) if together else None
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         for part in parts:
@@ -183,23 +235,18 @@ class Trainer:
         self.optimizer.step()
         return {**terms, "gradient": norm}
 
-    def _all_scores(self, rows: npt.NDArray[np.int64], mine: npt.NDArray[np.int64]) -> Tensor:
+    def _all_scores(self, rows: npt.NDArray[np.int64], parts: Sequence[npt.NDArray[np.int64]]) -> Tensor:
         """Scores of the whole batch, without gradients, each process having made its own."""
         with torch.no_grad():
             own = torch.zeros(len(rows), device=self.accelerator.device)
-            for part in np.array_split(mine, self.plan.gradient_accumulation):
-                if len(part):
-                    own[torch.from_numpy(part)] = self._scores(rows[part])
+            for part in parts:
+                own[torch.from_numpy(part)] = self._scores(rows[part])
             return self.accelerator.reduce(own, reduction="sum") if self.accelerator.num_processes > 1 else own
 
     def _scores(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Scores of items with the timestep, noise and flip that are theirs in this epoch."""
-        try:
-            with self.accelerator.autocast():
-                scores = self.task.scores(rows, self.position.epoch)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError("memory of the device ran out", hint=_MEMORY) from error
-        return scores.float()
+        with self.accelerator.autocast():
+            return self.task.scores(rows, self.position.epoch).float()
 
     def _record(self, figures: Mapping[str, float]) -> None:
         row = {
@@ -221,23 +268,6 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-_MEMORY = "double gradient_accumulation or set gradient_checkpointing: true; neither changes the result"
-
-
-def estimate(trainer: Trainer) -> dict[str, float]:
-    """What a training will take, from one step whose result is thrown away: seconds a step, hours in all, and GiB of the
-    device's memory (of the whole process's on a CPU) at most."""
-    device = trainer.accelerator.device
-    rows = np.arange(trainer.batch_size)
-    started = time.perf_counter()
-    trainer._backward(trainer._scores(rows[: max(1, trainer.batch_size // trainer.plan.gradient_accumulation)]).sum())
-    seconds = (time.perf_counter() - started) * trainer.plan.gradient_accumulation
-    for value in trainer.parameters.values():
-        value.grad = None
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device)
-    else:
-        import resource  # not on every system; nor is training
-
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds_per_step": seconds, "hours": seconds * trainer.steps / 3600, "gib": memory / 2**30}
+def _better(found: float, best: float | None) -> bool:
+    """Whether an epoch's SRCC is the best so far. Where all scores are alike it is NaN, which is worse than any number."""
+    return best is None or found > best or (math.isnan(best) and not math.isnan(found))
