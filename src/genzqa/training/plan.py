@@ -50,8 +50,8 @@ class TrainingPlan(Strict):
         epochs: Passes over the items; the best on the validation part is kept.
         frames: Of a video in training; scoring has its own number (``scorer.video.frames``). Says nothing of photos.
         batch_size: Photos or videos of a step, over all processes.
-        gradient_accumulation: Parts that each process cuts its share of a batch into; changes memory, and the result by rounding alone.
-        gradient_checkpointing: Compute activations twice instead of keeping them; changes memory, and the result by rounding alone.
+        gradient_accumulation: Parts that each process cuts its share of a batch into; changes memory, the result only by rounding.
+        gradient_checkpointing: Compute activations twice instead of keeping them; changes memory, the result only by rounding.
         learning_rate, weight_decay, betas: Of AdamW; the rate is constant.
         clip_norm: Largest norm of the gradient.
         flips: Whether photos, or whole videos, are mirrored and turned upside down at random.
