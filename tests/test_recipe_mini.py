@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import genzqa
 from genzqa.cli import app
 from genzqa.errors import ConfigError, DataError, TrainingError
+from genzqa.training.mini import pristine as pristine_module
 from genzqa.training.mini.bank import Source, build_bank
 from genzqa.training.mini.degradations import DEGRADATIONS, graded_target
 from genzqa.training.mini.fresh import Fresh, Plan, ahead
@@ -27,6 +29,7 @@ from recipes import miniature_biq2021
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "configs" / "mini.yaml"
+PHOTO = ROOT / "examples" / "photos" / "parrots.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def plain_features(photos: np.ndarray) -> np.ndarray:
                            patches.std((2, 4, 5)).reshape(len(photos), -1)], 1)  # fmt: skip
 
 
-def run(plan: Path, database: Path, pristine: Path, out: Path, stop_at: str = "") -> list[str]:
+def run(plan: Path, database: Path, pristine: Path | None, out: Path, stop_at: str = "") -> list[str]:
     """What is said; ends as if killed when a step of a stage that begins so is over."""
     said: list[str] = []
 
@@ -90,6 +93,21 @@ def finished(tiny: Path, database: Path, pristine: Path, tmp_path_factory: pytes
     assert said == ["teacher", "stage 1", "stage 2, part 1", "stage 2, part 2", "stage 3", "stage 4, part 1", "stage 4, part 2",
                     "stage 4, part 3", "calibration"]  # fmt: skip
     return out
+
+
+def test_without_pristine_photos_the_best_scored_stand_in(
+    tiny: Path, database: Path, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pristine_module, "STAND_INS", 4)
+    assert run(tiny, database, None, tmp_path)[-1] == "calibration"
+    photos = open_biq2021(database, tmp_path, read_mini_plan(tiny).validation, read_mini_plan(tiny).seed)
+    names, train = json.loads((tmp_path / "pristine.json").read_text()), photos.indices("train")
+    chosen = np.isin(photos.name[train], names)
+    assert chosen.sum() == len(names) == 4
+    assert photos.mos[train][chosen].min() >= photos.mos[train][~chosen].max()
+    with pytest.raises(TrainingError, match="other photos"):
+        run(tiny, database, pristine, tmp_path)
+    assert np.isfinite(genzqa.load(f"local-dir:{tmp_path / 'model' / 'adapter'}").score(PHOTO).score)
 
 
 def test_the_recipe_makes_a_model_that_scores(finished: Path) -> None:

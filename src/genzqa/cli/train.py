@@ -130,14 +130,18 @@ def _follow_recipe(config: Path, data: list[str], out: Path, *, dry_run: bool) -
 
     plan = read_mini_plan(config)
     given = dict(name_and_path(spec) for spec in data)
-    if set(given) != set(plan.data):
+    if "biq2021" not in given or set(given) - set(plan.data):
         raise ConfigError(
-            f"needs --data {' and --data '.join(f'{name}=DIR' for name in plan.data)}", subject=str(config)
+            "needs --data biq2021=DIR, and takes --data pristine=DIR beside it and nothing else", subject=str(config)
         )
     from genzqa.training.mini.run import Recipe
 
-    recipe = Recipe(plan, given["biq2021"], given["pristine"], out)
+    recipe = Recipe(plan, given["biq2021"], given.get("pristine"), out)
     with saying(("", "", "")) as said:
+        if "pristine" not in given:
+            said.line(
+                "no --data pristine: the best-scored training photos stand in for photos that no codec has touched"
+            )
         if dry_run:
             for line in recipe.outline():
                 said.line(line)

@@ -159,7 +159,7 @@ class Copies:
             kind = KINDS.index(self.kinds[int(rng.integers(len(self.kinds)))])
         else:
             kind = int(rng.choice(len(KINDS), p=DRAW_SHARE))
-        mild = self.mildest * float(rng.random()) ** 2  # what is hardest to see is shown most
+        mild = min(0.95, self.mildest * float(rng.random()) ** 2)  # what is hardest to see is shown most
         return kind, mild, float(rng.uniform(mild + 0.05, min(1.0, mild + self.reach)))
 
 

@@ -98,7 +98,7 @@ class MiniPlan(Strict):
 
     Attributes:
         recipe: What tells this plan from that of a training on a base.
-        data: ``biq2021``, its folder, and ``pristine``, a folder of PNG photos.
+        data: ``biq2021``, its folder, and ``pristine``, a folder of PNG photos, which may be missing.
         seed: Of every random choice.
         validation: Photos of the official training split that are set aside.
         start: A finished model to go on from at stage 4.

@@ -1,7 +1,8 @@
 """Pristine photos: squares cut from large PNG files that no lossy codec has touched.
 
 A database of JPEG files cannot teach what a first, mild compression does to a photo without any. Nobody has scored these
-squares, so the teacher's opinion of each stands for its MOS.
+squares, so the teacher's opinion of each stands for its MOS. Where there are no such files, the database's own best photos
+stand in for them.
 """
 
 from __future__ import annotations
@@ -18,27 +19,45 @@ from genzqa.media.preprocess import resize_square
 from genzqa.training.mini.photos import SIDE, Photos, read_rgb
 from genzqa.training.mini.teacher import Features, TeacherHead
 
+STAND_INS = 250  # photos
+PIXELS, TABLE = "pristine.npy", "pristine.json"
 SQUARES = 12  # of a photo of 1024 pixels and more; smaller ones give one
 
 
 def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int,
                   seed: int) -> Photos:  # fmt: skip
     """Cut squares of 512 pixels to the photo's whole height, reduced to 512x512, once into ``cache``."""
-    files = sorted(folder.glob("*.png"))
-    path, table = cache / "pristine.npy", cache / "pristine.json"
-    if not table.exists():
+    if not (cache / TABLE).exists():
+        files = sorted(folder.glob("*.png"))
         cut = [squares_of(file, seed + number) for number, file in enumerate(files)]
-        np.save(path, np.stack([square for squares in cut for square in squares]))
         names = [
             f"{file.stem} {number}" for file, squares in zip(files, cut, strict=True) for number in range(len(squares))
         ]
-        table.write_text(json.dumps(names) + "\n")
-    pixels = np.load(path, mmap_mode="r")
+        _keep(cache, np.stack([square for squares in cut for square in squares]), names)
+    return _opened(cache, teacher, features, scoring_size)
+
+
+def best_scored(photos: Photos, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int) -> Photos:
+    """The training photos with the highest MOS, as they are, kept once in ``cache``."""
+    if not (cache / TABLE).exists():
+        train = photos.indices("train")
+        best = np.sort(train[np.argsort(-photos.mos[train], kind="stable")[:STAND_INS]])
+        _keep(cache, photos.pixels[best], photos.name[best].tolist())
+    return _opened(cache, teacher, features, scoring_size)
+
+
+def _keep(cache: Path, squares: npt.NDArray[np.uint8], names: list[str]) -> None:
+    np.save(cache / PIXELS, squares)
+    (cache / TABLE).write_text(json.dumps(names) + "\n")
+
+
+def _opened(cache: Path, teacher: TeacherHead, features: Features, scoring_size: int) -> Photos:
+    pixels = np.load(cache / PIXELS, mmap_mode="r")
     shown = (np.rint(255 * resize_square(square, scoring_size)).astype(np.uint8) for square in pixels)
     seen = np.concatenate([features(square[None]) for square in shown])
     with torch.no_grad():
         opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
-    known = np.array(json.loads(table.read_text()))
+    known = np.array(json.loads((cache / TABLE).read_text()))
     return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), known)
 
 

@@ -21,7 +21,7 @@ from genzqa.training.mini.export import calibrate, write_model
 from genzqa.training.mini.fitting import Progress, unseen
 from genzqa.training.mini.photos import SIDE, Photos, open_biq2021
 from genzqa.training.mini.plan import MiniPlan, Part
-from genzqa.training.mini.pristine import open_pristine
+from genzqa.training.mini.pristine import best_scored, open_pristine
 from genzqa.training.mini.stages import (
     FRESH,
     load_teacher,
@@ -47,7 +47,7 @@ class Recipe:
     Args:
         plan: What to make.
         biq2021: The database's folder.
-        pristine: A folder of PNG photos.
+        pristine: A folder of PNG photos; None: the best-scored training photos stand in for them.
         out: Where banks, weights of every stage, logs, and at last ``model/`` go.
         features: Of the pretrained network that the teacher's head reads.
 
@@ -57,7 +57,7 @@ class Recipe:
     """
 
     def __init__(
-        self, plan: MiniPlan, biq2021: Path, pristine: Path, out: Path, features: Features = pretrained_features
+        self, plan: MiniPlan, biq2021: Path, pristine: Path | None, out: Path, features: Features = pretrained_features
     ) -> None:
         missing = [name for name in TEACHERS if importlib.util.find_spec(name) is None]
         if features is pretrained_features and missing:
@@ -71,7 +71,7 @@ class Recipe:
         lost = [one.path for one in samples if not one.path.is_file()]
         if lost:
             raise DataError(f"{len(lost)} photos are missing, {lost[0].name} first", subject=str(biq2021))
-        if not any(pristine.glob("*.png")):
+        if pristine is not None and not any(pristine.glob("*.png")):
             raise DataError("holds no PNG photos", subject=str(pristine))
         self.biq2021, self.folder = biq2021, pristine
 
@@ -137,7 +137,7 @@ class Recipe:
     def _claim(self) -> None:
         """Refuse a folder of another plan; mark an empty one."""
         self.out.mkdir(parents=True, exist_ok=True)
-        where = [str(path.resolve()) for path in (self.biq2021, self.folder)]
+        where = [str(path.resolve()) for path in (self.biq2021, self.folder) if path is not None]
         digest = hashlib.sha256(json.dumps([self.settings, where], sort_keys=True).encode()).hexdigest()
         mark = self.out / PLAN
         if mark.exists() and json.loads(mark.read_text())["sha256"] != digest:
@@ -168,6 +168,10 @@ class Recipe:
 
     @cached_property
     def _pristine(self) -> Photos:
+        if self.folder is None:
+            return best_scored(
+                self._photos, self.out, teacher=self._teacher, features=self.features, scoring_size=self.size
+            )
         return open_pristine(self.folder, self.out, teacher=self._teacher, features=self.features, scoring_size=self.size,
                              seed=self.plan.seed)  # fmt: skip
 
