@@ -221,9 +221,10 @@ def test_the_command(
 
     data = ["--data", f"biq2021={database}", "--data", f"pristine={pristine}"]
     arguments = ["train", "--config", str(tiny), "--out", str(tmp_path / "out")]
-    lacking = CliRunner().invoke(app, [*arguments, *data[:2]])
-    assert lacking.exit_code == 2
-    assert "--data pristine=DIR" in lacking.output
+    for wrong in (data[2:], [*data, "--data", f"csv={database}"]):
+        lacking = CliRunner().invoke(app, [*arguments, *wrong])
+        assert lacking.exit_code == 2
+        assert "--data biq2021=DIR" in lacking.output
     elsewhere = CliRunner().invoke(app, [*arguments, *data, "--cache", str(tmp_path / "cache")])
     assert elsewhere.exit_code == 2
     assert "--cache" in elsewhere.output
@@ -236,6 +237,10 @@ def test_the_command(
     outlined = CliRunner().invoke(app, [*arguments, *data, "--dry-run"])
     assert outlined.exit_code == 0, outlined.output
     assert "stage 4, part 3: 3 steps of 5 views" in outlined.output
+    assert "stand in" not in outlined.output
+    alone = CliRunner().invoke(app, [*arguments, *data[:2], "--dry-run"])
+    assert alone.exit_code == 0, alone.output
+    assert "the best-scored training photos stand in" in alone.output
     assert not (tmp_path / "out").exists()
 
 
