@@ -362,13 +362,13 @@ def test_warnings_neither_leak_nor_stop_and_the_filters_stay():
 def test_threads_agree_and_leave_no_trace():
     files = [encode(gradient_image(), image_format) for image_format in FORMATS] * 12
     alone = [decode_image(data).pixels for data in files]
-    before = list(warnings.filters)
+    before, threads = list(warnings.filters), threading.active_count()  # other tests' threads are not this one's business
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda data: decode_image(data).pixels, files))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
     assert list(warnings.filters) == before
-    assert threading.active_count() < 10
+    assert threading.active_count() <= threads
 
 
 def test_interrupt_passes_through():
