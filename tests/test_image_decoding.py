@@ -362,7 +362,10 @@ def test_warnings_neither_leak_nor_stop_and_the_filters_stay():
 def test_threads_agree_and_leave_no_trace():
     files = [encode(gradient_image(), image_format) for image_format in FORMATS] * 12
     alone = [decode_image(data).pixels for data in files]
-    before, threads = list(warnings.filters), threading.active_count()  # other tests' threads are not this one's business
+    before, threads = (
+        list(warnings.filters),
+        threading.active_count(),
+    )  # other tests' threads are not this one's business
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda data: decode_image(data).pixels, files))
     for one, other in zip(alone, together, strict=True):
