@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -169,6 +171,89 @@ def test_kill_and_resume_by_the_program(plan: TrainingPlan, photos: Path, tmp_pa
         tmp_path / "whole" / "adapter.safetensors"
     ).read_bytes()
     assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_killed_while_latents_are_encoded_it_makes_only_those_that_are_missing(
+    plan: TrainingPlan, photos: Path, tmp_path: Path
+) -> None:
+    rows = [f"{photos / f'{number % 12}.png'},{number / 10},train" for number in range(300)]
+    rows += [f"{photos / f'{number}.png'},{10 * number},validation" for number in range(12)]
+    (tmp_path / "many.csv").write_text("\n".join(["path,mos,split", *rows]) + "\n")
+    short = plan.model_copy(update={"epochs": 1, "batch_size": 100, "save_every": 1000, "flips": False})
+    arguments = [
+        "train",
+        "--config",
+        write_plan(short, tmp_path / "plan.yaml"),
+        "--data",
+        f"mine={tmp_path / 'many.csv'}",
+        "--offline",
+    ]
+    command = [*PROGRAM, *map(str, arguments)]
+
+    def shards(name: str) -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in (tmp_path / name).rglob("*.safetensors")}
+
+    process = subprocess.Popen([*command, "--cache", str(tmp_path / "a"), "--out", str(tmp_path / "killed")])
+    until = time.monotonic() + 120
+    while not shards("a"):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = shards("a")
+    assert 0 < len(before) < 4  # three of the training photos, one of those set aside
+    for cache, out in (("a", "killed"), ("b", "whole")):
+        subprocess.run(
+            [*command, "--cache", str(tmp_path / cache), "--out", str(tmp_path / out)], check=True, capture_output=True
+        )
+    after = shards("a")
+    assert len(after) == len(shards("b")) == 4
+    assert before.items() <= after.items()
+    assert not [path for path in (tmp_path / "a").rglob(".genzqa-*") if path.stat().st_size == 0]
+    killed, whole = (tmp_path / out / "adapter.safetensors" for out in ("killed", "whole"))
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture
+def precision_of_its_own() -> Iterator[None]:
+    """accelerate keeps one precision for all of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("precision_of_its_own")
+def test_half_precision_learns_and_goes_on_bit_for_bit(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    half = plan.model_copy(
+        update={"precision": "bf16", "epochs": 10, "batch_size": 12, "flips": False, "learning_rate": 1e-2}
+    )
+
+    def made(out: Path, **options: object) -> Trainer:
+        accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+        return prepare(
+            half, [open_database(f"mine={photos / 'scores.csv'}")], out, photos / "latents", accelerator, **options
+        )[0]
+
+    def interrupt(step: int, *_: object) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    whole = made(tmp_path / "whole")
+    whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "stopped", progress=interrupt).run()
+    again = made(tmp_path / "stopped")
+    again.run()
+    assert same(weights(again), weights(whole))
+    errors = [
+        row["mse"] for row in map(json.loads, (tmp_path / "whole" / LOG).read_text().splitlines()) if "mse" in row
+    ]
+    assert errors[-1] < errors[0]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    single = trainer(half.model_copy(update={"precision": "fp32"}), photos, tmp_path / "single")
+    single.run()
+    assert not same(weights(single), weights(whole))  # it did train in another precision
 
 
 def test_two_processes_give_what_one_gives(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
