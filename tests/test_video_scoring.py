@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from genzqa.cli import app
 from genzqa.model.adapter import save_adapter
 from genzqa.model.config import VideoConfig, read_config
 from genzqa.model.genzvqa import GenzVQA
+from genzqa.scoring import video
 from genzqa.text import clock_time
 from videos import encode
 
@@ -105,6 +107,24 @@ def test_motion_modulates_the_score(modulated: genzqa.Scorer, clips) -> None:
     assert still.gamma != pan.gamma
     assert "frames_only" not in {note.code for note in pan.notes}
     assert "photo_calibration" in {note.code for note in pan.notes}  # no video stood behind the interval
+
+
+def test_motion_is_read_beside_the_frames(modulated: genzqa.Scorer, clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, frames_read = modulated.score(clips["pan"]), threading.Event()
+    read, follow = video._read, video.clip_features
+
+    def noticed(*arguments: object) -> None:
+        read(*arguments)
+        frames_read.set()
+
+    def waiting(*arguments: object) -> object:
+        assert frames_read.wait(60), "the frames wait for the motion of their clips"
+        return follow(*arguments)
+
+    monkeypatch.setattr(video, "_read", noticed)
+    monkeypatch.setattr(video, "clip_features", waiting)
+    beside = modulated.score(clips["pan"])
+    assert (beside.raw, beside.gamma) == (alone.raw, alone.gamma)
 
 
 def test_records_name_the_motion_network(

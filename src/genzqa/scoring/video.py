@@ -1,4 +1,4 @@
-"""From a video file to its result: frames are decoded ahead by one thread, read by the model, and modulated by motion."""
+"""From a video file to its result: one thread decodes ahead, one reads the motion of clips, and frames are read beside both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ DEFAULT_FRAMES = 8
 MOST_TIMELINE_POINTS = 600  # of a timeline; longer videos get them evenly spread
 _DAMAGED = {"truncated", "corrupt_frames", "frames_missing", "begins_late"}  # of such a video one frame says nothing
 SHORTEST = 4  # a clip with fewer than one part in so many of its frames real tells nothing of the motion
+CLIPS_AHEAD = FRAMES_AT_ONCE  # waiting for the motion network; those of a large one take 34 MB each
 WORST_SIDE = 640  # pixels, longest side of a frame kept for the report
 
 
@@ -48,7 +50,7 @@ class _Seen:
     scored: list[FrameScore] = field(default_factory=list)
     timeline: list[FrameScore] = field(default_factory=list)
     readings: list[FrameReadings] = field(default_factory=list)
-    motion: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    motion: list[tuple[int, Future[tuple[torch.Tensor, torch.Tensor]]]] = field(default_factory=list)
     worst: list[tuple[float, float, FrameScore, _Frame]] = field(default_factory=list)
 
 
@@ -78,8 +80,13 @@ def score_video(model: OpenModel, calibration: Calibration, provenance: Provenan
     count = options.frames or (config.frames if config else DEFAULT_FRAMES)
     plan = _plan(span, count, options.timeline)
     seen = _Seen()
-    with _prepared(model, reader, plan, config) as frames, torch.inference_mode():
+    with (
+        _prepared(model, reader, plan, config) as frames,
+        ThreadPoolExecutor(1, "genzqa-motion") as beside,
+        torch.inference_mode(),
+    ):
         for done, batch in _batches(frames):
+            _follow(model, batch, seen, beside)
             _read(model, calibration, batch, seen, options.worst_frames)
             if progress is not None:
                 progress(done, len(plan))
@@ -220,6 +227,19 @@ def _batches(frames: Iterator[_Frame]) -> Iterator[tuple[int, list[_Frame]]]:
         yield done + len(batch), batch
 
 
+def _follow(model: OpenModel, batch: list[_Frame], seen: _Seen, beside: ThreadPoolExecutor) -> None:
+    """Have the motion of their clips read while the frames are; few clips wait at a time."""
+    if model.motion is None:
+        return
+    for frame in batch:
+        if frame.counts and frame.moment.clip is not None:
+            seen.motion.append(
+                (frame.moment.clip_frames, beside.submit(clip_features, model.motion, frame.moment.clip))
+            )
+            if len(seen.motion) > CLIPS_AHEAD:
+                seen.motion[-CLIPS_AHEAD - 1][1].result()
+
+
 def _read(model: OpenModel, calibration: Calibration, batch: list[_Frame], seen: _Seen, keep: int) -> None:
     pixels = torch.stack([frame.pixels for frame in batch])
     readings = model.frames().read(pixels)
@@ -232,8 +252,6 @@ def _read(model: OpenModel, calibration: Calibration, batch: list[_Frame], seen:
         scored = FrameScore(frame.moment.time, calibrate(value, calibration)[0], value)
         if frame.counts:
             seen.scored.append(scored)
-            if model.motion is not None and frame.moment.clip is not None:
-                seen.motion.append((frame.moment.clip_frames, *clip_features(model.motion, frame.moment.clip)))
         if frame.on_timeline:
             seen.timeline.append(scored)
         if keep:
@@ -249,8 +267,8 @@ def _combine(model: OpenModel, seen: _Seen) -> tuple[float, tuple[float, ...], t
     if model.modulator is None or model.motion is None or not seen.motion:
         return float(np.mean([frame.raw for frame in seen.scored])), (1.0,) * len(model.blocks), ()
     sizes = model.motion.config
-    counted = counted_clips([real for real, _, _ in seen.motion], sizes.frames)
-    slow, fast = motion_of([seen.motion[number][1:] for number in counted], sizes)
+    counted = counted_clips([real for real, _ in seen.motion], sizes.frames)
+    slow, fast = motion_of([seen.motion[number][1].result() for number in counted], sizes)
     with torch.inference_mode():
         trace = modulate(model.modulator, FrameReadings.joined(seen.readings), slow, fast)
     brief = Note("no_motion", "Too short for its motion to be judged; the score is the mean of its frames.")
