@@ -452,6 +452,16 @@ def test_it_says_that_it_cannot_draw_maps(exported: Path, tmp_path: Path) -> Non
     assert not list((tmp_path / "maps").glob("*"))
 
 
+def test_an_export_is_run_as_it_was_exported(exported: Path) -> None:
+    name = f"local-dir:{exported}"
+    backend = json.loads((exported / "export.json").read_text())["backend"]
+    assert isinstance(genzqa.load(name, backend=backend, device="cpu"), genzqa.Scorer)
+    other = "openvino" if backend == "onnx" else "onnx"
+    for options in ({"backend": other}, {"precision": "bf16"}, {"device": "cuda"}):
+        with pytest.raises(ConfigError, match=r"cuda|bf16|onnx"):
+            genzqa.load(name, **options)
+
+
 def test_a_changed_export_is_refused(exported: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(exported, tmp_path / "copy"))
     (copy / "config.json").write_text((copy / "config.json").read_text().replace('"seed"', ' "seed"'))

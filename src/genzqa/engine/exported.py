@@ -11,7 +11,7 @@ from genzqa.engine.engine import Engine, EngineOptions, Precision
 from genzqa.engine.onnx_engine import MODEL, OnnxEngine
 from genzqa.engine.open import OpenModel, other_pass_for_frames
 from genzqa.engine.openvino_engine import ENCODER, READER, OpenVINOEngine
-from genzqa.errors import ModelCorruptError
+from genzqa.errors import ConfigError, ModelCorruptError
 from genzqa.model.adapter import CONFIG, WEIGHTS, build_temporal, locate_adapter, read_weights
 from genzqa.model.config import ScorerConfig, read_config
 from genzqa.model.cross_attention import Block
@@ -58,12 +58,18 @@ def open_export(name: str, options: EngineOptions) -> OpenModel:
 
     Raises:
         ModelCorruptError: If a file is missing, damaged or changed.
-        ConfigError: If its runtime is not installed.
+        ConfigError: If its runtime is not installed, or another one, another precision or a GPU is asked for.
     """
     folder = locate_adapter(parse_name(name))
     card, config = _read_card(folder), read_config(folder / CONFIG)
     if digests(folder) != card.files:
         raise ModelCorruptError("its files are not those that were exported", subject=name, hint="export it again")
+    usual = EngineOptions()
+    asked = [value for value, known in ((options.backend, (usual.backend, card.backend)), (options.device, (usual.device, "cpu")),
+                                        (options.precision, (usual.precision, card.precision))) if value not in known]  # fmt: skip
+    if asked:
+        raise ConfigError(f"this graph runs by {card.backend} in {card.precision} on the CPU, not by {', '.join(asked)}",
+                          subject=name, hint="leave that out, or export the model again")  # fmt: skip
     blocks = [Block(**layer.model_dump()) for layer in card.blocks]
     weights, _ = read_weights(folder / WEIGHTS)
     modulator, motion = build_temporal(blocks, config, weights)
