@@ -439,6 +439,7 @@ def test_an_exported_model_scores_as_the_model_does(exported: Path, small_video_
     assert ours.score(clip).score == pytest.approx(theirs.score(clip).score, abs=0.02)
     parity = json.loads((exported / "parity.json").read_text())
     assert 0 <= parity["raw"] <= export.CLOSE
+    assert 0 <= parity["video"] <= export.CLOSE
 
 
 def test_it_says_that_it_cannot_draw_maps(exported: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class TemporalQualityModulator(nn.Module):
                  scale: float = HEAD_WIDTH**-0.5) -> None:  # fmt: skip
         super().__init__()
         self.form, self.scale, self.names = form, scale, [block.name for block in blocks]
+        self.feature_sizes = slow_features, fast_features
         self.heads = [max(1, block.width // HEAD_WIDTH) for block in blocks]
         self.slow = nn.ModuleDict({block.name: _Keys(slow_features, block.width) for block in blocks})
         self.fast = nn.ModuleDict({block.name: _Keys(fast_features, block.width) for block in blocks})

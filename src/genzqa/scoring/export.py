@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from genzqa.engine.openvino_engine import write_graphs
 from genzqa.errors import ConfigError, ModelCorruptError, OutputError
 from genzqa.model.adapter import CONFIG, VIDEO_PARTS, WEIGHTS, LoadedScorer, load_scorer, locate_adapter, read_weights
 from genzqa.model.config import Calibration, ScorerConfig
-from genzqa.model.genzvqa import FrameReadings
+from genzqa.model.genzvqa import FrameReadings, GenzVQA
 from genzqa.model.names import parse_name
 from genzqa.scoring.calibration import calibrate
 from genzqa.student.config import ONNX
@@ -78,7 +78,7 @@ def export_model(name: str, to: Literal["openvino", "onnx"], folder: Path, *, pr
         save_file({key: value for key, value in weights.items() if key.startswith(VIDEO_PARTS)}, made / WEIGHTS)
         card = _card(made, loaded, to, precision)
         (made / CARD).write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
-        found = _parity(made, card, loaded.config, lambda frames: pass_of(loaded.model, loaded.config, frames=frames))
+        found = _parity(made, card, loaded)
         (made / PARITY).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
         _require_close(found, precision, name)
     return found
@@ -114,14 +114,15 @@ def _card(folder: Path, loaded: LoadedScorer, to: Literal["openvino", "onnx"], p
     )  # fmt: skip
 
 
-def _parity(folder: Path, card: ExportCard, config: ScorerConfig, plan_of: Callable[[bool], Any]) -> dict[str, float]:
+def _parity(folder: Path, card: ExportCard, loaded: LoadedScorer) -> dict[str, float]:
     """The largest differences between the graphs as they lie in the folder and torch in fp32."""
     found: dict[str, float] = {"images": PROBES}
-    for frames in _passes(config):
+    config, passes = loaded.config, _passes(loaded.config)
+    for frames in passes:
         engine = engine_of(folder / FRAMES if frames else folder, card, config)
         pixels = probe_images(config.preprocessing.size)
         with torch.inference_mode():
-            raw, blocks, queries = plan_of(frames)(pixels)
+            raw, blocks, queries = pass_of(loaded.model, config, frames=frames)(pixels)
         ours = engine.run(pixels)
         one = FrameReadings.joined([engine.run(pixels[:1]), engine.run(pixels[1:])])
         prefix = "frames_" if frames else ""
@@ -131,6 +132,8 @@ def _parity(folder: Path, card: ExportCard, config: ScorerConfig, plan_of: Calla
         found[f"{prefix}raw_one_by_one"] = _largest(one.raw, ours.raw)
         if config.calibration is not None:
             found[f"{prefix}score"] = _points(ours.raw, raw, config.calibration)
+        if loaded.video is not None and frames == passes[-1]:  # what videos are read by
+            found["video"] = _video_difference(loaded.video, FrameReadings(raw, blocks, queries), ours)
     return found
 
 
@@ -141,9 +144,23 @@ def _require_close(found: dict[str, float], precision: Precision, name: str) -> 
             continue
         measure, most = ("score", CLOSE_BF16) if precision == "bf16" and f"{prefix}score" in found else ("raw", CLOSE)
         value = found[f"{prefix}{measure}"]
-        if not value <= most:
-            raise ModelCorruptError(f"the exported graph is off by {value:.4g} ({measure}), {most:g} is allowed", subject=name,
-                                    hint="export it in fp32, or to another format")  # fmt: skip
+        _require(value, most, measure, name)
+    if precision == "fp32":
+        _require(found.get("video", 0.0), CLOSE, "of a video", name)
+
+
+def _require(value: float, most: float, measure: str, name: str) -> None:
+    if not value <= most:
+        raise ModelCorruptError(f"the exported graph is off by {value:.4g} ({measure}), {most:g} is allowed", subject=name,
+                                hint="export it in fp32, or to another format")  # fmt: skip
+
+
+@torch.inference_mode()
+def _video_difference(video: GenzVQA, theirs: FrameReadings, ours: FrameReadings) -> float:
+    """How far apart the raw scores of one video are, of these frames and of a motion that is always the same."""
+    chances, (slow, fast) = torch.Generator().manual_seed(0), video.modulator.feature_sizes
+    motion = [torch.randn(PROBES, size, generator=chances) for size in (slow, fast)]
+    return _largest(video.modulate(ours, *motion).score, video.modulate(theirs, *motion).score)
 
 
 def _largest(ours: Tensor, theirs: Tensor) -> float:
