@@ -210,7 +210,6 @@ def test_killed_while_latents_are_encoded_it_makes_only_those_that_are_missing(
     after = shards("a")
     assert len(after) == len(shards("b")) == 4
     assert before.items() <= after.items()
-    assert not [path for path in (tmp_path / "a").rglob(".genzqa-*") if path.stat().st_size == 0]
     killed, whole = (tmp_path / out / "adapter.safetensors" for out in ("killed", "whole"))
     assert killed.read_bytes() == whole.read_bytes()
 
