@@ -1,12 +1,14 @@
 """The program killed, out of disk, interrupted: what is left is valid, and the next start ends as if nothing had been."""
 
 import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,8 +16,14 @@ import pytest
 
 import genzqa
 from batches import album, batch, engine_of, rows, same, scores
+from genzqa.batch import parts, store
+from genzqa.batch.item import Item
 from genzqa.batch.parts import write_part
-from genzqa.errors import OutputError
+from genzqa.batch.records import row_of
+from genzqa.batch.store import Store
+from genzqa.errors import CorruptInputError, OutputError
+from genzqa.result import FailedResult
+from test_report import MADE
 
 # parts of three rows, so that some are there before the end
 PROGRAM = """
@@ -129,6 +137,47 @@ def test_a_disk_that_is_really_full(tmp_path, undisturbed, start):
         assert same(scores(disk), undisturbed[1])
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextmanager
+def interrupted(step):
+    """A KeyboardInterrupt before line ``step``, from 0, of those that write; yields a list of where it came, if it did."""
+    writing, left, came = {parts.__file__, store.__file__, pq.ParquetWriter.__init__.__code__.co_filename}, step, []
+
+    def before_line(frame, event, _):
+        nonlocal left
+        if event == "line":
+            if not left:
+                came.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+                raise KeyboardInterrupt  # which also ends the tracing
+            left -= 1
+        return before_line
+
+    traced = sys.gettrace()
+    sys.settrace(lambda frame, *_: before_line if frame.f_code.co_filename in writing else None)
+    try:
+        yield came
+    finally:
+        sys.settrace(traced)
+
+
+# where a writer has just been made, it outlives its file, and Python says that its end could not be written
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_at_every_line_that_writes(tmp_path):
+    """The store writes again what waits while the interrupted writer is still there, which goes with its exception."""
+    names = {f"{number}.png" for number in range(3)}
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        with suppress(KeyboardInterrupt), Store(folder, "x") as scores_of:
+            for name in sorted(names):
+                scores_of.add(row_of(Item(name), FailedResult(name, CorruptInputError("x"), MADE).to_dict()))
+            with interrupted(step) as came:
+                scores_of.flush()
+        assert rows(folder).keys() == names, came
+        assert not list(folder.glob(".genzqa-*")), came
+        if not came:
+            break
+    assert step > 50
 
 
 def test_nothing_is_left_of_a_part_that_fails(tmp_path):

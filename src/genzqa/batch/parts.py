@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,66 +45,29 @@ class Part:
         return int(self.path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
 
 
-class PartWriter:
-    """A part in the making; becomes a file when its block ends well, and leaves nothing behind otherwise.
+def write_part(folder: Path, number: int, scored_by: str, tables: Iterable[pa.Table]) -> Part:
+    """Write one part of rows of `SCHEMA`: to the disk first, then under its name, then the name to the disk.
 
     Raises:
-        OutputError: If the system refuses to write.
+        OutputError: If the system refuses to write; nothing of it is left then, nor after any other exception.
     """
-
-    def __init__(self, folder: Path, number: int, scored_by: str) -> None:
-        self.path = folder / f"{_PREFIX}{number:06}{_SUFFIX}"
-        self._temporary = folder / f"{_TEMPORARY}{number:06}"
-        self._scored_by = scored_by
-        self.rows = self.failed = 0
-        with _writing(self.path):
-            self._file = self._temporary.open("wb")
-        with _writing(self.path):
-            self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
-
-    def add(self, table: pa.Table) -> None:
-        """Append rows of `SCHEMA`."""
-        with _writing(self.path):
-            self._writer.write_table(table)
-        self.rows += len(table)
-        self.failed += len(table) - table["error"].null_count
-
-    def finish(self) -> Part:
-        """Make it last: on the disk first, then under its name, then the name on the disk."""
-        facts = {"version": _VERSION, "scored_by": self._scored_by, "failed": self.failed}
-        with _writing(self.path):
-            self._writer.add_key_value_metadata({_KEY.decode(): json.dumps(facts)})
-            self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self.path)
-            sync_folder(self.path.parent)
-        return Part(self.path, self.rows, self.failed, self._scored_by)
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        with suppress(OSError, pa.ArrowException):  # its last bytes go nowhere
-            self._writer.close()
-        with suppress(OSError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
-
-
-def write_part(folder: Path, number: int, scored_by: str, tables: Sequence[pa.Table]) -> Part:
-    """Write one part.
-
-    Raises:
-        OutputError: If it cannot be written; nothing of it is left then.
-    """
-    writer = PartWriter(folder, number, scored_by)
+    path, temporary = folder / f"{_PREFIX}{number:06}{_SUFFIX}", folder / f"{_TEMPORARY}{number:06}"
     try:
-        for table in tables:
-            writer.add(table)
-        return writer.finish()
+        with _writing(path):
+            # Always a new file: a writer that an interrupt has cut off writes its end when Python lets go of it, which is
+            # as late as its exception, and would put that over whatever came to be in the same file.
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
+                rows, failed = _write(file, scored_by, tables)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(folder)
     except BaseException:
-        writer.discard()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+    return Part(path, rows, failed, scored_by)
 
 
 def find_parts(folder: Path) -> list[Part]:
@@ -149,6 +112,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _write(file: BinaryIO, scored_by: str, tables: Iterable[pa.Table]) -> tuple[int, int]:
+    """How many rows it were, and how many of them errors."""
+    rows = failed = 0
+    writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+    try:
+        for table in tables:
+            writer.write_table(table)
+            rows += len(table)
+            failed += len(table) - table["error"].null_count
+        facts = {"version": _VERSION, "scored_by": scored_by, "failed": failed}
+        writer.add_key_value_metadata({_KEY.decode(): json.dumps(facts)})
+        writer.close()
+    except BaseException:
+        with suppress(OSError, pa.ArrowException):  # its last bytes go nowhere, but while the file is still open
+            writer.close()
+        raise
+    return rows, failed
 
 
 def _read_part(path: Path) -> Part:

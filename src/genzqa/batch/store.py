@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -20,7 +21,6 @@ import pyarrow as pa
 from genzqa.batch.known import Known, keys_of
 from genzqa.batch.parts import (
     Part,
-    PartWriter,
     find_parts,
     read_batches,
     read_columns,
@@ -112,9 +112,10 @@ class Store:
             OutputError: If it cannot be written.
         """
         if self._waiting:
-            self.parts.append(write_part(self.folder, self._next, self.scored_by, [table_of(self._waiting)]))
+            part = write_part(self.folder, self._next, self.scored_by, [table_of(self._waiting)])
+            self._waiting = []  # first of all: interrupted before it, the same part is written again
+            self.parts.append(part)
             self._next += 1
-            self._waiting = []
 
     def tidy(self, known: Known, *, complete: bool) -> int:
         """Remove rows that do not hold any more, and join small parts.
@@ -150,18 +151,10 @@ class Store:
         """New parts first, then the old ones go: killed in between, rows are twice there, and the next run sees it."""
         batches = (batch for part in old for batch in self._living(part, known, keep))
         made: list[Part] = []
-        batch = next(batches, None)
-        while batch is not None:
-            writer = PartWriter(self.folder, self._next, old[0].scored_by)
+        for first in batches:
+            tables = _up_to(PART_ROWS, chain([first], batches))
+            made.append(write_part(self.folder, self._next, old[0].scored_by, tables))
             self._next += 1
-            try:
-                while batch is not None and writer.rows < PART_ROWS:
-                    writer.add(completed(batch))
-                    batch = next(batches, None)
-                made.append(writer.finish())
-            except BaseException:
-                writer.discard()
-                raise
         try:
             for part in old:
                 part.path.unlink()
@@ -188,6 +181,15 @@ class Store:
         described = {"version": VERSION, "records": RECORDS, **facts, "rows": self.rows, "failed": self.failed,
                      "parts": parts}  # fmt: skip
         write_atomically(self.folder / MANIFEST, (json.dumps(described, indent=2) + "\n").encode())
+
+
+def _up_to(rows: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """As many batches as it takes to have so many rows."""
+    for batch in batches:
+        yield completed(batch)
+        rows -= len(batch)
+        if rows <= 0:
+            return
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
