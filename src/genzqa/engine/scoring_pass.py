@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genzqa.engine.unet import UNetPass
 from genzqa.model.colour import soften_chroma
 from genzqa.model.diffusion import diffuse, fixed_noise, noise_from_prediction, scoring_timesteps
+from genzqa.model.feature_encoder import latent_mode
 from genzqa.model.genziqa import Trace
 
 if TYPE_CHECKING:
@@ -78,10 +79,7 @@ class ScoringPass(nn.Module):
         """As `GenzIQA.encode`, in the encoder's precision, back in single precision."""
         softened = soften_chroma(pixels.float(), self.model.config.preprocessing.chroma_blur)
         vae = self.model.vae
-        moments = vae.encoder(softened.to(vae.dtype, memory_format=torch.channels_last))
-        moments = vae.quant_conv(moments) if vae.quant_conv is not None else moments
-        latents: Tensor = moments.chunk(2, 1)[0].float() * float(vae.config.scaling_factor)
-        return latents
+        return latent_mode(vae, softened.to(vae.dtype, memory_format=torch.channels_last)).float()
 
     def bias(self, prediction: Tensor, noisy: Tensor) -> Tensor:
         """b(t) ``(B, T)`` from predictions ``(B, T, 2, 4, h, w)``.

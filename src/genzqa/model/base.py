@@ -30,6 +30,8 @@ from diffusers.utils import logging as diffusers_logging  # noqa: E402
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
+from genzqa.model.feature_encoder import FeatureEncoder  # noqa: E402
+
 __all__ = ["Base", "base_sha256", "load_base", "locate_base"]
 
 # What the libraries raise on damaged weights and nonsensical configurations; MemoryError and interrupts pass through.
@@ -37,6 +39,8 @@ LOADING_ERRORS = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError, LookupError, ArithmeticError,
     SafetensorError,
 )  # fmt: skip
+
+ENCODERS = {"AutoencoderKL": AutoencoderKL, "FeatureEncoder": FeatureEncoder}
 
 _CACHE_LINE = 64  # bytes; torch allocates on such boundaries
 
@@ -62,7 +66,7 @@ class Base:
         text_encoder, tokenizer: None in a base that was loaded without text.
     """
 
-    vae: AutoencoderKL
+    vae: AutoencoderKL | FeatureEncoder
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel | None
     tokenizer: CLIPTokenizer | None
@@ -104,7 +108,7 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
         try:
             with loading(str(model)):
                 unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
-                vae = _load(AutoencoderKL, path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
+                vae = _load(ENCODERS[layout.encoder], path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
                 encoder, tokenizer = _load_text(path, layout.variants["text_encoder"], dtype) if text else (None, None)
         except ModelCorruptError:
             check_recorded(model, path, found.result())  # says more, where this is why
@@ -204,7 +208,7 @@ def _refuse_keys(part: str, problem: str, keys: Iterable[Any], subject: str) -> 
 
 
 def assemble(
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | FeatureEncoder,
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel | None,
     tokenizer: CLIPTokenizer | None,

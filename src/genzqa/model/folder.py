@@ -32,6 +32,10 @@ TOKENIZER_FILES = tuple(
         "vocab.json",
     )
 )
+ENCODERS = (
+    "AutoencoderKL",
+    "FeatureEncoder",
+)  # classes of what lies in vae/; the second is `genzqa.model.feature_encoder`'s
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 TO_SAFETENSORS = "load it where you trust it and write it again with save_pretrained(FOLDER, safe_serialization=True)"
@@ -45,11 +49,13 @@ class Layout:
         files: Every file that decides a score, relative to the folder, sorted.
         variants: Component to the weight variant that will be loaded: None for the plain files, else ``fp16``.
         scheduler: The scheduler configuration.
+        encoder: Class of the image encoder, one of `ENCODERS`.
     """
 
     files: tuple[str, ...]
     variants: Mapping[str, str | None]
     scheduler: Mapping[str, Any]
+    encoder: str
 
 
 def read_layout(folder: Path) -> Layout:
@@ -65,7 +71,8 @@ def read_layout(folder: Path) -> Layout:
     for part in WEIGHT_STEMS:
         variants[part], weights = weight_files(folder, part)
         files += weights
-    return Layout(tuple(sorted(files)), variants, scheduler)
+    encoder = str(read_config(folder, "vae/config.json")["_class_name"])
+    return Layout(tuple(sorted(files)), variants, scheduler, encoder)
 
 
 def config_files(folder: Path) -> list[str]:
@@ -159,7 +166,7 @@ def _unet_problem(unet: Mapping[str, Any]) -> str:
 
 
 def _fit_problem(unet: Mapping[str, Any], vae: Mapping[str, Any], text: Mapping[str, Any]) -> str:
-    if vae.get("_class_name") != "AutoencoderKL":
+    if vae.get("_class_name") not in ENCODERS:
         return f"the VAE is a {vae.get('_class_name')}, not an AutoencoderKL"
     if vae.get("latent_channels") != unet.get("in_channels"):
         return f"the VAE makes {vae.get('latent_channels')} channels, the UNet reads {unet.get('in_channels')}"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genzqa.model import cross_attention
 from genzqa.model.colour import soften_chroma
 from genzqa.model.diffusion import diffuse, fixed_noise, noise_from_prediction, scoring_timesteps
+from genzqa.model.feature_encoder import FACTOR, FeatureEncoder, latent_mode
 from genzqa.model.prompts import QualityPrompts, StoredPrompts
 from genzqa.model.readout import LearnedReadout, published_block_quality
 
@@ -100,7 +101,9 @@ class GenzIQA(nn.Module):
 
     @property
     def latent_factor(self) -> int:
-        """Pixels per latent position along a side; 8 in Stable Diffusion."""
+        """Pixels per latent position along a side; 8 in Stable Diffusion, 32 with a `FeatureEncoder`."""
+        if isinstance(self.vae, FeatureEncoder):
+            return FACTOR
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def forward(self, pixels: Tensor, *, timesteps: int | None = None, keep_logits: bool = False) -> ImageScore:
@@ -113,10 +116,9 @@ class GenzIQA(nn.Module):
         return self.score_trace(trace, shape[1:])
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """z0: the mode of the VAE's distribution, scaled; ``(B, 4, H/8, W/8)``."""
+        """z0: the mode of the VAE's distribution, scaled; ``(B, 4, H/8, W/8)``. Another encoder gives its own latent."""
         pixels = soften_chroma(pixels, self.config.preprocessing.chroma_blur)
-        mode: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().to(pixels.dtype)
-        return mode * float(self.vae.config.scaling_factor)
+        return latent_mode(self.vae, pixels.to(self.vae.dtype)).to(pixels.dtype)
 
     def trace(
         self, latents: Tensor, noise: Tensor, timesteps: Sequence[int] | Tensor, *, keep_logits: bool = False

@@ -74,7 +74,7 @@ _MODELS = (
         kind="scorer",
         licence=Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
         text_width=64,
-        latent_size=56,
+        latent_size=14,
         notes="The classes of Stable Diffusion with fewer and narrower layers; nothing to download.",
     ),
     Pretrained(

@@ -16,7 +16,7 @@ from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
 EXPECTED = {
-    "9fb73001bfcc4ec4fa9b722bc69b97b7cd230d6876d3aeb6f92d0725db6fa8e3": 52.1463,  # mini
+    "d9e04ea3063cfce82b43dd24f8cc7ac307bb5c9edb31b647489a14b5908bb430": 66.0757,  # mini
     "be56dec1b55bbe1a1a888b4a15d51cdf09148bb328db455f895c9c45833eda4c": 50.9767,  # mini-student
 }
 """Scores of the photo by the SHA-256 of the trained weights; other models must repeat what they said at the start."""

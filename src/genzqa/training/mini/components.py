@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from genzqa.model.registry import embedded_folder
@@ -23,56 +22,20 @@ def embedded_tokenizer() -> Path:
     return embedded / "base" / "tokenizer"
 
 
-def build_vae() -> AutoencoderKL:
-    """512x512 pixels to 64x64x4 latents in 0.16 M encoder parameters; narrow at full size, where the time goes."""
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 32, 48),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=1,  # more groups would normalise away each filter's energy, which is what quality is read from
-        latent_channels=4,
-        sample_size=512,
-        mid_block_add_attention=False,
-    )
-    _start_from_known_filters(vae.encoder.conv_in)
-    return vae
-
-
-def _start_from_known_filters(conv: torch.nn.Conv2d) -> None:
-    """Luma, two opponent colours, Laplacian and gradients: what no-reference quality measures have always started from."""
-    luma, blue, red = (
-        torch.tensor([0.299, 0.587, 0.114]),
-        torch.tensor([-0.17, -0.33, 0.5]),
-        torch.tensor([0.5, -0.42, -0.08]),
-    )
-    point = torch.zeros(3, 3)
-    point[1, 1] = 1
-    laplace = torch.tensor([[-1.0, -2, -1], [-2, 12, -2], [-1, -2, -1]]) / 8
-    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
-    corner = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 4
-    filters = [(luma, point), (blue, point), (red, point), (luma, laplace), (luma, across), (luma, across.T), (luma, corner),
-               (red, laplace)]  # fmt: skip
-    with torch.no_grad():
-        for row, (colour, shape) in enumerate(filters):
-            conv.weight[row] = colour[:, None, None] * shape
-        conv.bias.zero_()
-
-
-def build_unet() -> UNet2DConditionModel:
-    """The denoiser, with ten cross-attention layers."""
+def build_unet(channels: int, side: int) -> UNet2DConditionModel:
+    """The denoiser on latents ``(channels, side, side)``, with seven cross-attention layers at its side, a half and a quarter."""
     down, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
     return UNet2DConditionModel(
-        sample_size=64,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64, 96, 128),
-        down_block_types=("DownBlock2D", down, down, down),
-        up_block_types=(up, up, up, "UpBlock2D"),
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(64, 96, 128),
+        down_block_types=(down, down, "DownBlock2D"),
+        up_block_types=("UpBlock2D", up, up),
         layers_per_block=1,
         norm_num_groups=2,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(1, 2, 3, 4),  # number of heads per level (the library's historical name)
+        attention_head_dim=(1, 2, 2),  # number of heads per level (the library's historical name)
         use_linear_projection=True,
     )
 

@@ -13,29 +13,31 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from genzqa.files import write_atomically
+from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter, trained_parameters, with_prompts
 from genzqa.model.base import base_sha256
 from genzqa.model.config import ScorerConfig
+from genzqa.model.feature_encoder import FeatureEncoder
 from genzqa.scoring.calibration import fit_calibration
 from genzqa.training.mini.photos import Photos, open_biq2021
 from genzqa.training.mini.plan import read_mini_plan
 from genzqa.training.mini.score import ScoreStage, build_scorer, save_base
-from genzqa.training.mini.stages import as_pixels
 
 HALF = torch.float16
 
 
 def write_model(training: Path, folder: Path, config: ScorerConfig) -> ScorerConfig:
-    """Folders ``base`` and ``adapter`` in half precision, from ``stage4.safetensors``; the base's digest goes into the config."""
+    """Folders ``base`` and ``adapter`` in half precision, from ``scorer.safetensors``; the base's digest goes into the config."""
     tokenizer = CLIPTokenizer.from_pretrained(training / "tokenizer")
-    stage1 = load_file(training / "stage1.safetensors")
-    stage = ScoreStage(build_scorer(tokenizer, stage1, config))
-    stage.load_state_dict(load_file(training / "stage4.safetensors"))
+    encoder = FeatureEncoder.from_pretrained(training / "encoder", torch_dtype=torch.float32).eval()
+    stage = ScoreStage(build_scorer(tokenizer, encoder, config))
+    stage.load_state_dict(load_file(training / "scorer.safetensors"))
     shutil.rmtree(folder, ignore_errors=True)
     weights = {name: value.detach().to(HALF) for name, value in trained_parameters(stage.model).items()}
     save_base(stage.model, training / "tokenizer", folder / "base", HALF)
@@ -46,6 +48,11 @@ def write_model(training: Path, folder: Path, config: ScorerConfig) -> ScorerCon
     save_adapter(folder / "adapter", weights, config)
     write_manifest(folder)
     return config
+
+
+def as_pixels(photos: Photos, index: npt.NDArray[np.int64], size: int) -> torch.Tensor:
+    """Whole photos ``(n, 3, size, size)`` in [-1, 1], as scoring sees them."""
+    return torch.stack([to_network(resize_square(photos.pixels[i], size)) for i in index])
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from genzqa.errors import DataError
+from genzqa.media.preprocess import resize_square
 from genzqa.training.mini.degradations import DEGRADATIONS, DRAW_WEIGHT, graded_target, grain
 
 SIDE = 512
@@ -97,8 +98,7 @@ def _decode_all(folder: Path, names: list[str], path: Path) -> None:
 class Batch:
     """``clean`` photos first, then pairs (mild, strong) of degraded copies of the first ``pairs`` photos.
 
-    inputs ``(N, 3, s, s)`` in [-1, 1], or their latents; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)``
-    0..1; known ``(N, 128)`` and opinion ``(N,)`` 0..100 of the teacher.
+    inputs: latents ``(N, C, h, w)``; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)`` 0..1.
     """
 
     inputs: torch.Tensor
@@ -107,41 +107,18 @@ class Batch:
     strength: torch.Tensor
     clean: int
     pairs: int
-    known: torch.Tensor
-    opinion: torch.Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same on this device."""
+        inputs, target, kind, strength = (
+            one.to(device) for one in (self.inputs, self.target, self.kind, self.strength)
+        )
+        return Batch(inputs, target, kind, strength, self.clean, self.pairs)
 
 
 KINDS = list(DEGRADATIONS)
 _WEIGHTS = np.array([DRAW_WEIGHT[kind] for kind in KINDS])
 DRAW_SHARE = _WEIGHTS / _WEIGHTS.sum()
-
-
-@dataclass(frozen=True)
-class Views:
-    """How training cuts its views: square crops of ``size`` from photos that scoring shrinks to ``scoring_size``.
-
-    With probability ``native`` a view shows what scoring sees, at scoring's own scale; the others show a larger area,
-    further reduced.
-    """
-
-    size: int
-    scoring_size: int
-    native: float
-
-    def area(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the area to show, in pixels of the 512x512 photo."""
-        least = min(SIDE, round(self.size * SIDE / self.scoring_size))
-        side = least if rng.random() < self.native else int(rng.integers(least, SIDE + 1))
-        # a change of aspect ratio teaches that scoring squashes every photo to a square
-        wide = side if side == least else min(SIDE, max(least, round(side * rng.uniform(0.67, 1.5))))
-        return int(rng.integers(0, SIDE - side + 1)), int(rng.integers(0, SIDE - wide + 1)), side, wide
-
-    def shrink(self, area: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """An area of a photo as the view shows it, ``(size, size, 3)``."""
-        if area.shape[:2] == (self.size, self.size):
-            return np.ascontiguousarray(area)
-        image = Image.fromarray(np.ascontiguousarray(area))
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)
@@ -164,27 +141,24 @@ class Copies:
 
 
 def make_group(
-    photos: Photos, index: int, copies: Copies | None, views: Views, rng: np.random.Generator
+    photo: npt.NDArray[np.uint8], copies: Copies | None, size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[Any], ...]:
-    """One view of a photo, or with ``copies`` that view and a mild and a strong degradation of it.
+    """A photo as scoring sees it, or with ``copies`` the photo and a mild and a strong degradation of it; half of them mirrored.
 
-    Most degradations act on the photo's own pixels, before scoring's resize, as they do in the world; the others on
-    the reduced view, where mild ones are easier to see. Returns pixels, targets, kinds and strengths, one row a view.
+    Degradations act on the photo's own pixels, before scoring's resize, as they do in the world. Returns pixels
+    ``(n, size, size, 3) float32`` in [0, 1], the share of the photo's MOS that each is to keep, kinds and strengths.
     """
-    top, left, height, width = views.area(rng)
-    area = photos.pixels[index][top : top + height, left : left + width]
-    area = np.ascontiguousarray(area[:, ::-1] if rng.random() < 0.5 else area)
-    area = grain(area, rng) if rng.random() < GRAINY else area
-    shown, mos = [views.shrink(area)], float(photos.mos[index])
-    target, kinds, strengths = [mos], [0], [0.0]
+    photo = np.ascontiguousarray(photo[:, ::-1] if rng.random() < 0.5 else photo)
+    photo = grain(photo, rng) if rng.random() < GRAINY else photo
+    shown, shares, kinds, strengths = [photo], [1.0], [0], [0.0]
     if copies is not None:
         kind, *both = copies.draw(rng)
-        source = area if rng.random() < 0.7 else shown[0]
         for strength in both:
-            shown.append(views.shrink(DEGRADATIONS[KINDS[kind]](source, strength, rng)))
-            target.append(graded_target(mos, KINDS[kind], strength))
+            shown.append(DEGRADATIONS[KINDS[kind]](photo, strength, rng))
+            shares.append(graded_target(1.0, KINDS[kind], strength))
             kinds.append(kind + 1)
             strengths.append(strength)
     return (
-        np.stack(shown), np.array(target, np.float32), np.array(kinds, np.int64), np.array(strengths, np.float32)
+        np.stack([resize_square(one, size) for one in shown]), np.array(shares, np.float32), np.array(kinds, np.int64),
+        np.array(strengths, np.float32),
     )  # fmt: skip

@@ -15,82 +15,74 @@ Rate = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class BankPlan(Strict):
-    """Views cut once: this many with two degraded copies each (groups) and without (singles), of the photos with MOS and of the
-    pristine ones.
+class EncoderPlan(Strict):
+    """How the encoder's directions are found.
 
     Attributes:
-        size: Pixels of a side; whole photos, as scoring sees them, without.
-        native: Share of views at scoring's own scale.
+        directions: So many are kept; the latent has two channels of each.
+        photos: Of which they are found.
     """
 
-    biq2021_groups: Count
-    biq2021_singles: Count
-    pristine_groups: Count = 0
-    pristine_singles: Count = 0
-    size: Positive | None = None
-    native: Share | None = None
+    directions: Annotated[int, Field(ge=2)]
+    photos: Positive
+
+
+class LatentsPlan(Strict):
+    """Photos whose latents are made: this many with two degraded copies each (groups) and without (singles).
+
+    Attributes:
+        mildest: Largest strength of the first of two copies.
+        reach: How much stronger the second may be.
+    """
+
+    biq2021_groups: Positive
+    biq2021_singles: Positive
+    pristine_groups: Count
+    mildest: Share
+    reach: Share
 
 
 class Part(Strict):
-    """Steps of a stage: ``clean`` photos each, ``pairs`` of them with two copies.
+    """Steps of the denoiser's training: ``clean`` photos each, ``pairs`` of them with two copies.
 
     Attributes:
         rate: Greatest learning rate of AdamW.
+        as_scored: Share of the rows that see the timestep and the noise of scoring.
+        order: Weight of the order of degraded copies.
         check_every: Steps between figures on the validation photos, at which the state is kept.
+        precision: Of the products, forward and backward; weights stay in single precision. bf16 halves the time where the
+            processor multiplies in it.
     """
 
     steps: Positive
     clean: Positive
-    pairs: Count
+    pairs: Positive
     rate: Rate
-    check_every: Positive
-
-
-class ViewsPart(Part):
-    """Of stage 2, on the frozen latents of a bank."""
-
-    bank: Literal["crops", "whole"]
-
-
-class PixelsPart(Part):
-    """Of stage 4, from a bank's pixels, or fresh ones.
-
-    Attributes:
-        as_scored: Share of the rows that see the timestep and the noise of scoring.
-        order: Weight of the order of degraded copies.
-        pristine: Share of the pairs that are of pristine photos; of fresh ones.
-        mildest: Largest strength of the first of two copies.
-        reach: How much stronger the second may be; of fresh ones.
-        kinds: Of degradations, each drawn as often as it is named; without, by their weights.
-    """
-
-    bank: Literal["quarters", "photos", "fresh"]
     as_scored: Share
     order: Weight
-    pristine: Share | None = None
-    mildest: Share | None = None
-    reach: Share | None = None
-    kinds: list[str] | None = None
+    check_every: Positive
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")
-    def _fresh_ones_are_told_how(self) -> PixelsPart:
-        given = [self.pristine is not None, self.mildest is not None, self.reach is not None]
-        if self.bank == "fresh" and not all(given):
-            raise ValueError("fresh views need pristine, mildest and reach")
-        if self.bank != "fresh" and (given[0] or given[2]):
-            raise ValueError("pristine and reach are of fresh views alone")
+    def _some_photos_have_no_copies(self) -> Part:
+        if self.pairs >= self.clean:
+            raise ValueError("pairs must be fewer than clean")
         return self
 
 
 class ReadoutPart(Strict):
-    """Stage 3: the readout's two layers."""
+    """The readout's two layers at the end: ``clean`` photos a step, ``pairs`` of them with two copies; every photo once an epoch.
 
-    clean: Positive
-    pairs: Count
+    Attributes:
+        order: Weight of the order of degraded copies.
+    """
+
     epochs: Positive
+    clean: Positive
+    pairs: Positive
     rate: Rate
     weight_decay: Weight
+    order: Weight
 
 
 class MiniPlan(Strict):
@@ -101,23 +93,16 @@ class MiniPlan(Strict):
         data: ``biq2021``, its folder, and ``pristine``, a folder of PNG photos, which may be missing.
         seed: Of every random choice.
         validation: Photos of the official training split that are set aside.
-        start: A finished model to go on from at stage 4.
     """
 
     recipe: Literal["mini"]
     data: tuple[Literal["biq2021"], Literal["pristine"]]
     seed: Count
     validation: Positive
-    start: str | None = None
-    crops: BankPlan
-    whole: BankPlan
-    quarters: BankPlan
-    photos: BankPlan
-    teacher: Part
-    stage1: Part
-    stage2: Annotated[list[ViewsPart], Field(min_length=1)]
-    stage3: ReadoutPart
-    stage4: Annotated[list[PixelsPart], Field(min_length=1)]
+    encoder: EncoderPlan
+    latents: LatentsPlan
+    denoiser: Annotated[list[Part], Field(min_length=1)]
+    readout: ReadoutPart
     scorer: ScorerConfig
 
     def settings(self) -> dict[str, Any]:

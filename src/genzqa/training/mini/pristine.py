@@ -1,8 +1,8 @@
 """Pristine photos: squares cut from large PNG files that no lossy codec has touched.
 
 A database of JPEG files cannot teach what a first, mild compression does to a photo without any. Nobody has scored these
-squares, so the teacher's opinion of each stands for its MOS. Where there are no such files, the database's own best photos
-stand in for them.
+squares, so an opinion of ours stands for their MOS (`genzqa.training.mini.opinions`). Where there are no such files, the
+database's own best photos stand in for them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
-from genzqa.media.preprocess import resize_square
 from genzqa.training.mini.photos import SIDE, Photos, read_rgb
-from genzqa.training.mini.teacher import Features, TeacherHead
 
 STAND_INS = 250  # photos
 PIXELS, TABLE = "pristine.npy", "pristine.json"
 SQUARES = 12  # of a photo of 1024 pixels and more; smaller ones give one
 
 
-def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int,
-                  seed: int) -> Photos:  # fmt: skip
+def open_pristine(folder: Path, cache: Path, seed: int) -> Photos:
     """Cut squares of 512 pixels to the photo's whole height, reduced to 512x512, once into ``cache``."""
     if not (cache / TABLE).exists():
         files = sorted(folder.glob("*.png"))
@@ -34,16 +30,16 @@ def open_pristine(folder: Path, cache: Path, *, teacher: TeacherHead, features: 
             f"{file.stem} {number}" for file, squares in zip(files, cut, strict=True) for number in range(len(squares))
         ]
         _keep(cache, np.stack([square for squares in cut for square in squares]), names)
-    return _opened(cache, teacher, features, scoring_size)
+    return _opened(cache)
 
 
-def best_scored(photos: Photos, cache: Path, *, teacher: TeacherHead, features: Features, scoring_size: int) -> Photos:
+def best_scored(photos: Photos, cache: Path) -> Photos:
     """The training photos with the highest MOS, as they are, kept once in ``cache``."""
     if not (cache / TABLE).exists():
         train = photos.indices("train")
         best = np.sort(train[np.argsort(-photos.mos[train], kind="stable")[:STAND_INS]])
         _keep(cache, photos.pixels[best], photos.name[best].tolist())
-    return _opened(cache, teacher, features, scoring_size)
+    return _opened(cache)
 
 
 def _keep(cache: Path, squares: npt.NDArray[np.uint8], names: list[str]) -> None:
@@ -51,14 +47,11 @@ def _keep(cache: Path, squares: npt.NDArray[np.uint8], names: list[str]) -> None
     (cache / TABLE).write_text(json.dumps(names) + "\n")
 
 
-def _opened(cache: Path, teacher: TeacherHead, features: Features, scoring_size: int) -> Photos:
+def _opened(cache: Path) -> Photos:
     pixels = np.load(cache / PIXELS, mmap_mode="r")
-    shown = (np.rint(255 * resize_square(square, scoring_size)).astype(np.uint8) for square in pixels)
-    seen = np.concatenate([features(square[None]) for square in shown])
-    with torch.no_grad():
-        opinion = teacher.opinion(teacher.know(torch.from_numpy(seen)))
     known = np.array(json.loads((cache / TABLE).read_text()))
-    return Photos(pixels, opinion.numpy(), np.full(len(pixels), "train", "U10"), known)
+    unscored = np.full(len(pixels), np.nan, np.float32)
+    return Photos(pixels, unscored, np.full(len(pixels), "train", "U10"), known)
 
 
 def squares_of(file: Path, seed: int) -> list[npt.NDArray[np.uint8]]:

