@@ -34,7 +34,7 @@ class LatentConv(nn.Module):
         self.mean, self.deviation = mean, deviation
         layers: list[nn.Module] = []
         before = channels
-        for width, stride in ((64, 1), (128, 2), (192, 2), (320, 2)):
+        for width, stride in ((64, 1), (112, 2), (160, 2), (272, 2)):
             layers += [_Residual(before, width, stride), _Residual(width, width, 1)]
             before = width
         self.body = nn.Sequential(*layers, _Residual(before, before, 1))
