@@ -114,6 +114,15 @@ def test_the_recipe_makes_a_model_that_scores(finished: Path) -> None:
     assert result.interval[0] <= result.score <= result.interval[1]
 
 
+def test_a_finished_model_does_not_say_where_it_was_made(finished: Path) -> None:
+    embedded = ROOT / "src" / "genzqa" / "embedded" / "mini"
+    for folder in (finished / "model", embedded):
+        configs = list(folder.rglob("*.json"))
+        assert folder / "base" / "vae" / "config.json" in configs
+        assert not any(str(finished) in config.read_text() for config in configs)
+        assert "_name_or_path" not in json.loads((folder / "base" / "vae" / "config.json").read_text())
+
+
 def test_latents_are_those_the_finished_model_makes(finished: Path, tiny: Path, database: Path) -> None:
     from genzqa.model.adapter import load_scorer
     from genzqa.training.mini.export import as_pixels

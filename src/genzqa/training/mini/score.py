@@ -103,7 +103,10 @@ class ScoreStage(nn.Module):
 
 def save_base(model: GenzIQA, tokenizer_folder: Path, out: Path, dtype: torch.dtype) -> None:
     """The base in diffusers layout, half precision on disk."""
-    model.vae.to(dtype).save_pretrained(out / "vae")
+    # a fresh one: an encoder that was read from a folder would name it in its configuration, and so in the base's digest
+    encoder = FeatureEncoder(**{name: value for name, value in model.vae.config.items() if not name.startswith("_")})
+    encoder.load_state_dict(model.vae.state_dict())
+    encoder.to(dtype).save_pretrained(out / "vae")
     model.unet.to(dtype).save_pretrained(out / "unet")
     model.prompts.text_encoder.to(dtype).save_pretrained(out / "text_encoder")
     shutil.copytree(tokenizer_folder, out / "tokenizer", dirs_exist_ok=True)
