@@ -56,6 +56,39 @@ def sd15_small_base(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def wide_scorer(sd15_small_base, tmp_path_factory) -> Path:
+    """An adapter folder on a base of random weights with as many channels as a Stable Diffusion's encoder, and few layers: wide
+    enough to be run in bf16. The context is drawn too, the calibration made up."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from genzqa.model.adapter import save_adapter
+    from genzqa.model.config import Calibration, ScorerConfig
+
+    out = tmp_path_factory.mktemp("scorers") / "wide"
+    base = Path(shutil.copytree(sd15_small_base, out / "base", ignore=shutil.ignore_patterns("unet", "vae")))
+    with torch.random.fork_rng():
+        torch.manual_seed(128)
+        UNet2DConditionModel(
+            sample_size=8, block_out_channels=(128, 128), down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2, layers_per_block=1, attention_head_dim=4, cross_attention_dim=64,
+        ).save_pretrained(base / "unet")  # fmt: skip
+        AutoencoderKL(
+            block_out_channels=(128, 128), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, sample_size=64,
+        ).save_pretrained(base / "vae")  # fmt: skip
+        context = torch.randn(16, 64)
+    calibration = Calibration(
+        raw_knots=[-300, 300], score_knots=[0, 100], interval_knots=[0, 100], interval_low=[-9, -9], interval_high=[9, 9],
+        reference_quantiles=[0, 25, 50, 75, 100], source="made up for tests",
+    )  # fmt: skip
+    config = ScorerConfig(name="wide", base="local-dir:../base", timesteps=2, lora_rank=0, calibration=calibration,
+                          preprocessing={"size": 64}, training_data=["none; random weights"])  # fmt: skip
+    save_adapter(out / "adapter", {"context": context}, config)
+    return out / "adapter"
+
+
 @pytest.fixture
 def base_copy(sd15_small_base, tmp_path) -> Path:
     """A base to damage. Files are links to the session's: replace them, do not write into them."""

@@ -118,7 +118,7 @@ from peft import LoraConfig
 torch.manual_seed(0)
 unet = UNet2DConditionModel.from_config(genzqa.load().model.require_drawing().unet.config).eval()
 width = unet.config.cross_attention_dim
-inputs = torch.randn(1, 4, 16, 16), 1, torch.randn(1, 3, width if isinstance(width, int) else width[-1])
+inputs = torch.randn(1, unet.config.in_channels, 16, 16), 1, torch.randn(1, 3, width if isinstance(width, int) else width[-1])
 def scaled(**options):
     with torch.no_grad():
         return unet(*inputs, **options).sample.abs().mean().item()

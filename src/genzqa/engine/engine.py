@@ -30,7 +30,8 @@ class EngineOptions:
 
     Attributes:
         backend: ``torch``, ``openvino`` (extra of that name; CPUs) or ``onnx`` (extra ``onnx``).
-        precision: Of the networks' weights and activations. What the score hangs on stays in single precision.
+        precision: Of the networks' weights and activations. What the score hangs on stays in single precision, and so does a
+            model too narrow to keep its scores otherwise, as `mini`; results name the precision a model was run in.
         device: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``; for torch.
 
     Raises:

@@ -39,7 +39,6 @@ class ExportCard(BaseModel):
     version: Literal[1] = 1
     backend: Literal["openvino", "onnx"]
     precision: Precision
-    wide: bool
     model: str
     weights_sha256: str
     base_sha256: str
@@ -95,9 +94,7 @@ def engine_of(folder: Path, card: ExportCard, config: ScorerConfig) -> Engine:
     size, key = config.preprocessing.size, f"{card.backend}/{card.precision}/{card.weights_sha256}/{folder.name}"
     if card.backend == "onnx":
         return OnnxEngine(folder / MODEL, blocks, size, key)
-    return OpenVINOEngine(
-        folder / ENCODER, folder / READER, blocks, size, key, precision=card.precision, wide=card.wide
-    )
+    return OpenVINOEngine(folder / ENCODER, folder / READER, blocks, size, key, precision=card.precision)
 
 
 def _read_card(folder: Path) -> ExportCard:

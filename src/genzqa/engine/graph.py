@@ -1,8 +1,8 @@
 """A scoring pass as a graph that other runtimes execute: its inputs and outputs, and how it is made.
 
 Input ``pixels`` (B, 3, size, size) in [-1, 1]; outputs ``raw`` (B,), ``blocks`` (B, P), ``query_0`` .. (B, 2, C). The number
-of images is free. For OpenVINO there are two graphs, ``latents`` (B, 4, h, w) being the output of one and the input of the other:
-so each can have a precision of its own.
+of images is free. For OpenVINO there are two graphs, the encoder and what reads its latents: ``latents`` (B, C, h, w) are the
+output of one and the input of the other.
 """
 
 from __future__ import annotations

@@ -6,15 +6,15 @@ import functools
 import gc
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from genzqa import __version__
-from genzqa.engine.engine import Engine, EngineOptions
+from genzqa.engine.engine import Engine, EngineOptions, Precision
 from genzqa.errors import ConfigError
-from genzqa.model.adapter import WIDE, LoadedScorer, load_scorer, locate_adapter
+from genzqa.model.adapter import LoadedScorer, is_wide, load_scorer, locate_adapter
 from genzqa.model.cross_attention import Block
 from genzqa.model.diffusion import scoring_timesteps
 from genzqa.model.names import parse_name
@@ -103,6 +103,7 @@ def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> O
     loaded.model.to(device)
     if loaded.motion is not None:
         loaded.motion.to(device)
+    options = replace(options, precision=kept_precision(loaded.model, options.precision))
     start = _prepared(loaded, options)
     config, blocks, other_pass = loaded.config, loaded.model.blocks, other_pass_for_frames(loaded.config)
     weights_sha256, base_sha256 = loaded.weights_sha256, loaded.base_sha256
@@ -168,7 +169,7 @@ def _prepared(loaded: LoadedScorer, options: EngineOptions, *, frames: bool = Fa
 
     encoder, reader = converted(lambda: pass_of(loaded.model, config, frames=frames), graph)
     return functools.partial(OpenVINOEngine, encoder, reader, loaded.model.blocks, config.preprocessing.size, key,
-                             precision=options.precision, wide=wide_encoder(loaded.model.vae))  # fmt: skip
+                             precision=options.precision)  # fmt: skip
 
 
 def _on_torch(loaded: LoadedScorer, options: EngineOptions, key: str, *, frames: bool) -> Engine:
@@ -185,6 +186,7 @@ def _on_torch(loaded: LoadedScorer, options: EngineOptions, key: str, *, frames:
     return TorchEngine(plan.to(options.torch_device()), key)
 
 
-def wide_encoder(vae: Any) -> bool:
-    """Whether the encoder keeps a score in bf16; see `genzqa.model.adapter.WIDE`."""
-    return bool(vae.config.block_out_channels[0] >= WIDE)
+def kept_precision(model: GenzIQA, precision: Precision) -> Precision:
+    """The precision a model runs in where this one is asked for: one too narrow for bf16 has nothing to gain from it, and its
+    scores would move (`genzqa.model.adapter.WIDE`)."""
+    return precision if is_wide(model.vae, model.unet) else "fp32"

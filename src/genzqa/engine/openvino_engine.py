@@ -34,14 +34,14 @@ class OpenVINOEngine(Engine):
         encoder, reader: Each an `openvino.Model` or the path of one.
         blocks, size, key: See `Engine`.
         precision: Of the networks.
-        wide: Whether the encoder may run in it too.
     """
 
-    def __init__(self, encoder: Any, reader: Any, blocks: Sequence[Block], size: int, key: str, *, precision: Precision,
-                 wide: bool) -> None:  # fmt: skip
+    def __init__(
+        self, encoder: Any, reader: Any, blocks: Sequence[Block], size: int, key: str, *, precision: Precision
+    ) -> None:
         super().__init__(blocks, size, key)
         core = graph.require("openvino", "openvino").Core()
-        self._encoder = _compiled(core, encoder, precision if wide else "fp32")
+        self._encoder = _compiled(core, encoder, precision)
         self._reader = _compiled(core, reader, precision)
 
     def run(self, pixels: Tensor) -> FrameReadings:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genzqa.errors import ConfigError
 from genzqa.model.cross_attention import Block, find_blocks
@@ -175,13 +176,19 @@ class _Run:
 
 
 def keys_and_values(layer: Any, block: Block, prompt_embeds: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled keys ``(1, 2, heads, d, 77)`` in single precision and values ``(1, 2, heads, 77, d)`` of both prompts."""
+    """Scaled keys ``(1, 2, heads, d, 77)`` in single precision and values ``(1, 2, heads, 77, d)`` of both prompts.
+
+    Both are computed in single precision: what is rounded here moves every score the same way.
+    """
+
+    def told(to: nn.Linear) -> Tensor:
+        bias = None if to.bias is None else to.bias.float()
+        both = F.linear(prompt_embeds.float(), to.weight.float(), bias)
+        return both.view(2, -1, block.heads, to.out_features // block.heads).transpose(1, 2)[None]
+
     with torch.no_grad():
-        embeds = prompt_embeds.to(layer.to_k.weight.dtype)
-        key, value = (
-            to(embeds).unflatten(2, (block.heads, -1)).transpose(1, 2)[None] for to in (layer.to_k, layer.to_v)
-        )
-    return (key.float() * float(layer.scale)).transpose(3, 4).contiguous(), value.contiguous()
+        key, value = told(layer.to_k), told(layer.to_v)
+    return (key * float(layer.scale)).transpose(3, 4).contiguous(), value.to(layer.to_v.weight.dtype).contiguous()
 
 
 def require_topology(unet: Any) -> None:

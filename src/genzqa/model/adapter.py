@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,9 +29,7 @@ from genzqa.model.slowfast import SlowFast, SlowFastConfig
 from genzqa.student.config import is_student
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
-WIDE = (
-    128  # channels; over fewer, what bf16 rounds away at full resolution does not average out (mini: 0.2 score points)
-)
+WIDE = 128  # channels; over fewer, what bf16 rounds away does not average out (of `mini`, up to 0.3 score points)
 TOKENS = 77  # of a prompt, padding included (CLIP)
 PROMPTS = "prompt_embeds"  # of both prompts as computed when the adapter was written; spares scoring the text encoder
 VIDEO_PARTS = ("tqm.", "motion.")  # of an adapter's tensor names
@@ -59,7 +58,7 @@ def load_scorer(
         offline: Never open a connection.
         trainable: Whether the prompts must be computed anew from their context, and the LoRA stay by itself. If not, the
             prompts stored in the adapter serve, the text encoder is not even loaded, and the LoRA is merged.
-        dtype: Of the base's weights. An encoder too narrow for it stays in single precision.
+        dtype: Of the base's weights. A base too narrow for it (`is_wide`) is loaded in single precision.
 
     Raises:
         NotTrainedError: If the name is a base without trained parts.
@@ -75,8 +74,8 @@ def load_scorer(
     if not trainable and PROMPTS in weights and "context" in weights:
         stored = StoredPrompts(weights["context"], weights[PROMPTS])
     base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None, dtype=dtype)
-    if dtype != torch.float32 and base.vae.config.block_out_channels[0] < WIDE:
-        base.vae = load_base(_base_name(config.base, folder), offline=offline, text=False).vae
+    if dtype != torch.float32 and not is_wide(base.vae, base.unet):
+        base = load_base(_base_name(config.base, folder), offline=offline, text=stored is None)
     if stored is not None:
         _check_prompts(stored, config, base)
     if config.base_sha256 and base.sha256 != config.base_sha256:
@@ -89,6 +88,12 @@ def load_scorer(
     model = build(base, config, weights, stored, merged=not trainable)
     video, motion = build_video(model, config, weights)
     return LoadedScorer(model.eval(), video, motion, config, name, digest, base.sha256)
+
+
+def is_wide(vae: Any, unet: Any) -> bool:
+    """Whether a base keeps its scores in half the precision: encoder and denoiser have `WIDE` channels at least, as every
+    Stable Diffusion has."""
+    return bool(min(vae.config.block_out_channels[0], unet.config.block_out_channels[0]) >= WIDE)
 
 
 def locate_adapter(name: ModelName) -> Path:

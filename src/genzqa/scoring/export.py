@@ -20,7 +20,7 @@ from genzqa.engine import graph
 from genzqa.engine.engine import EngineOptions, Precision
 from genzqa.engine.exported import CARD, FRAMES, PARITY, ExportCard, Layer, digests, engine_of, is_export
 from genzqa.engine.onnx_engine import MODEL
-from genzqa.engine.open import other_pass_for_frames, pass_of, wide_encoder
+from genzqa.engine.open import kept_precision, other_pass_for_frames, pass_of
 from genzqa.engine.openvino_engine import write_graphs
 from genzqa.errors import ConfigError, ModelCorruptError, OutputError
 from genzqa.model.adapter import CONFIG, VIDEO_PARTS, WEIGHTS, LoadedScorer, load_scorer, locate_adapter, read_weights
@@ -44,7 +44,7 @@ def export_model(name: str, to: Literal["openvino", "onnx"], folder: Path, *, pr
         name: See `genzqa.load`.
         to: What for.
         folder: Written whole or not at all; must not exist, or be empty.
-        precision: In which it is to be run; OpenVINO alone knows ``bf16``.
+        precision: In which it is to be run; OpenVINO alone knows ``bf16``, and a model too narrow for it stays in fp32.
         offline: Never open a connection.
 
     Returns:
@@ -64,6 +64,7 @@ def export_model(name: str, to: Literal["openvino", "onnx"], folder: Path, *, pr
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError("is in the way", subject=str(folder), hint="give a new folder")
     loaded = load_scorer(name, offline=offline, trainable=False)
+    precision = kept_precision(loaded.model, precision)
     with _made_whole(folder) as made:
         for frames in _passes(loaded.config):
             place = made / FRAMES if frames else made
@@ -108,7 +109,7 @@ def _passes(config: ScorerConfig) -> tuple[bool, ...]:
 
 def _card(folder: Path, loaded: LoadedScorer, to: Literal["openvino", "onnx"], precision: Precision) -> ExportCard:
     return ExportCard(
-        backend=to, precision=precision, wide=wide_encoder(loaded.model.vae), model=loaded.config.name,
+        backend=to, precision=precision, model=loaded.config.name,
         weights_sha256=loaded.weights_sha256, base_sha256=loaded.base_sha256, genzqa=__version__,
         blocks=[Layer(**vars(block)) for block in loaded.model.blocks], files=digests(folder),
     )  # fmt: skip
