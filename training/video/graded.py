@@ -17,9 +17,9 @@ from faults import FAULTS, RATE, Frames
 from PIL import Image
 from windows import moved
 
+from genzqa.engine.engine import Engine
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.media.video import open_video, uniform_times
-from genzqa.model.genzvqa import GenzVQA
 from genzqa.model.motion import clip_features
 from genzqa.model.slowfast import SlowFast
 from genzqa.scoring.video import counted_clips
@@ -87,7 +87,7 @@ def photographed(photo: Frames, rng: np.random.Generator) -> Frames:
     return moved(photo, int(SECONDS * RATE), rng)
 
 
-def read_source(source: Source, what: Reading, reader: GenzVQA, network: SlowFast,
+def read_source(source: Source, what: Reading, reader: Engine, network: SlowFast,
                 rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     """What the frozen parts make of ladders of one source; the first step of each is the intact video.
 
@@ -115,7 +115,7 @@ def read_source(source: Source, what: Reading, reader: GenzVQA, network: SlowFas
 
 
 def read_video(video: bytes, frames: Frames, network: SlowFast, motion_size: int,
-               reader: GenzVQA | None) -> dict[str, torch.Tensor]:  # fmt: skip
+               reader: Engine | None) -> dict[str, torch.Tensor]:  # fmt: skip
     """Motion features of one video, the share that an encoder left of its quality, and what the image model reads."""
     with open_video(video) as opened:
         times = uniform_times(opened.facts.duration, FRAMES, 0.0)
@@ -135,6 +135,5 @@ def read_video(video: bytes, frames: Frames, network: SlowFast, motion_size: int
     }
     if reader is None:
         return found
-    size = reader.image.config.preprocessing.size
-    read = reader.read_frames(torch.stack([to_network(resize_square(one, size)) for one in pixels]))
+    read = reader.run(torch.stack([to_network(resize_square(one, reader.size)) for one in pixels]))
     return found | {"raw": read.raw.mean()} | {f"query.{p}": query.mean((0, 1)) for p, query in enumerate(read.queries)}
