@@ -88,7 +88,8 @@ def draw(photos: Sequence[dict[str, Any]], videos: Sequence[dict[str, Any]], pat
 
 def growth(rows: Sequence[dict[str, Any]], axis: str) -> list[dict[str, Any]]:
     """The rows that differ in ``axis`` alone: where most values of it were measured, of single photos if possible. Of one run,
-    for machines are not the same on two days; of several only where no run has two values."""
+    for machines are not the same on two days; of several only where no run has two values, and then what was measured more than
+    once is taken from the first."""
     others = [name for name in ("batch", "side", "timesteps") if name != axis]
     for together in (["run"], []):
         groups: dict[tuple[int, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -97,7 +98,10 @@ def growth(rows: Sequence[dict[str, Any]], axis: str) -> list[dict[str, Any]]:
         counts = {key: len({row[axis] for row in group}) for key, group in groups.items()}
         best = max(counts, key=lambda key: (counts[key], [-value for value in key]), default=None)
         if best is not None and counts[best] >= 2:
-            return groups[best]
+            first: dict[tuple[str, int], dict[str, Any]] = {}
+            for row in groups[best]:
+                first.setdefault((label(row), row[axis]), row)
+            return list(first.values())
     return []
 
 
