@@ -40,7 +40,8 @@ def test_variants_start_alike_and_differ_in_what_they_say(recipe) -> None:
     ablate = recipe["ablate"]
     chances = torch.Generator().manual_seed(0)
     data = ablate.Data(torch.randn(2, 9, 128, 8, 8, generator=chances), 100 * torch.rand(9, generator=chances),
-                       torch.randn(10, 128, 8, 8, generator=chances), np.arange(10.0))  # fmt: skip
+                       {name: ablate.Unseen(torch.randn(10, 128, 8, 8, generator=chances), np.arange(10.0), steps)
+                        for name, steps in (("validation", (1, 2)), ("elsewhere", (1,)))})  # fmt: skip
     options = argparse.Namespace(epochs=1, pretraining=1, batch=4, rate=1e-3, seed=1)
     threads = torch.get_num_threads()
     made = {name: ablate.trained_variant(name, data, options) for name in ablate.VARIANTS}
@@ -49,17 +50,19 @@ def test_variants_start_alike_and_differ_in_what_they_say(recipe) -> None:
         "seconds": 0
     }
     for name, found in made.items():
-        assert set(found["scores"]) == ({"none"} if ablate.VARIANTS[name].plain else {"1", "2", "4", "8"})
-        assert np.isfinite(list(found["scores"].values())).all()
-        assert len({tuple(one) for one in found["scores"].values()}) == len(found["scores"])
-    firsts = [tuple(next(iter(found["scores"].values()))) for found in made.values()]
+        scores, elsewhere = (found["scores"][where] for where in ("validation", "elsewhere"))
+        assert set(scores) == ({"none"} if ablate.VARIANTS[name].plain else {"1", "2"})
+        assert set(elsewhere) == ({"none"} if ablate.VARIANTS[name].plain else {"1"})
+        assert np.isfinite([*scores.values(), *elsewhere.values()]).all()
+        assert len({tuple(one) for one in scores.values()}) == len(scores)
+    firsts = [tuple(next(iter(found["scores"]["validation"].values()))) for found in made.values()]
     assert len(set(firsts)) == len(firsts)  # every change changes the scores
     sizes = [found["parameters"] for found in made.values()]
     assert max(sizes) < 1.35 * min(sizes)
-    told = ablate.report(made["no bias"]["scores"], made, data)
-    assert told["1"]["srcc"][1] <= told["1"]["srcc"][0] <= told["1"]["srcc"][2]
-    assert len(told["srcc_gain"]) == 3
-    assert "srcc_gain" not in ablate.report(made["as published"]["scores"], made, data)
+    for where, told in ablate.report("no bias", made, data).items():
+        assert told["1"]["srcc"][1] <= told["1"]["srcc"][0] <= told["1"]["srcc"][2]
+        assert len(told["srcc_gain"]) == 3
+        assert "srcc_gain" not in ablate.report("as published", made, data)[where]
     one, other = (list(ablate.drawn(data, 1, 4, seed)) for seed in (1, 1))
     assert all(
         torch.equal(a, b) for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
@@ -72,6 +75,23 @@ def test_finished_variants_are_kept_for_the_same_settings_alone(recipe, tmp_path
     kept.write_text(json.dumps({"settings": {"epochs": 3}, "variants": {"no bias": {"seconds": 1}}}))
     assert finished(kept, {"epochs": 3}) == {"no bias": {"seconds": 1}}
     assert finished(kept, {"epochs": 4}) == {}
+
+
+def test_photos_of_other_databases_are_looked_at_under_their_name(
+    recipe, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(recipe["ablate"].RECIPE.read_text().replace("validation: 500", "validation: 8"))
+    monkeypatch.setattr(recipe["ablate"], "RECIPE", plan)
+    table = tmp_path / "mine.csv"
+    photos = sorted((ROOT / "examples" / "photos").iterdir())
+    table.write_text("path,mos\n" + "".join(f"{photo},{mos}\n" for mos, photo in enumerate(photos)))
+    data = recipe["ablate"].encoded(database, tmp_path, 64, elsewhere=[f"mine={table}"])
+    assert list(data.unseen) == ["validation", "mine"]
+    mine = data.unseen["mine"]
+    assert len(mine.latents) == len(mine.mos) == len(photos)
+    assert list(np.argsort(mine.mos)) == list(range(len(photos)))
+    assert mine.timesteps == (1,)
 
 
 def test_a_subset_that_is_left_out_is_never_trained_on(recipe, database: Path, tmp_path: Path) -> None:

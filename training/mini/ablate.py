@@ -6,6 +6,8 @@ Every variant starts from the same random weights and sees the same photos in th
 model's image encoder, which is frozen. What is trained is every weight, since there is no pretrained denoiser at this size, on
 squared error to the MOS alone, as in the paper. Validation photos are those of the recipe; the test split is not opened.
 
+With ``--data clive=DIR`` (repeat) every variant is read on the photos of databases it was not trained on, too.
+
 With ``--left-out ss01`` (or another subset of BIQ2021, which come from different places) no photo of that subset is trained on, and
 photos of it, of the training split, take the place of the validation photos: how much is left where photos are of another kind?
 """
@@ -16,10 +18,11 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,8 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from genzqa.databases.registry import open_database
 from genzqa.evaluation.statistics import compare, measure
 from genzqa.files import write_atomically
+from genzqa.media.image import decode_image
+from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.adapter import load_scorer
 from genzqa.model.config import ScorerConfig
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
@@ -87,17 +93,25 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Data:
-    """Latents ``(2, N, C, h, w)`` of photos and of the same mirrored, MOS 0..100 ``(N,)``; those of the photos set aside likewise,
-    not mirrored."""
+    """Latents ``(2, N, C, h, w)`` of photos and of the same mirrored, MOS 0..100 ``(N,)``; and what is looked at."""
 
     latents: Tensor
     mos: Tensor
-    unseen: Tensor
-    unseen_mos: npt.NDArray[np.float64]
+    unseen: dict[str, Unseen]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Latents ``(N, C, h, w)`` of photos that no weight is trained on, their MOS, and at how many timesteps they are read."""
+
+    latents: Tensor
+    mos: npt.NDArray[np.float64]
+    timesteps: tuple[int, ...]
 
 
 @torch.inference_mode()
-def encoded(biq2021: Path, out: Path, side: int, left_out: str = "") -> Data:
+def encoded(biq2021: Path, out: Path, side: int, left_out: str = "", elsewhere: Sequence[str] = ()) -> Data:
+    """The training photos, ``validation``, and under its own name each of the databases ``elsewhere`` (NAME=PATH)."""
     plan, model = read_mini_plan(RECIPE), load_scorer("mini").model
     photos = open_biq2021(biq2021, out, plan.validation, plan.seed)
     parts = {name: photos.indices(name) for name in ("train", "validation")}
@@ -111,7 +125,20 @@ def encoded(biq2021: Path, out: Path, side: int, left_out: str = "") -> Data:
             made.append(torch.stack([model.encode(pixels), model.encode(pixels.flip(3))]))
         kept[name] = torch.cat(made, 1).clone()
     mos = {name: torch.from_numpy(photos.mos[chosen]) for name, chosen in parts.items()}
-    return Data(kept["train"], mos["train"], kept["validation"][0], mos["validation"].double().numpy())
+    unseen = {"validation": Unseen(kept["validation"][0], mos["validation"].double().numpy(), TIMESTEPS)}
+    for samples in map(open_database, elsewhere):
+        pixels = (to_network(resize_square(decode_image(one.path).pixels, side)) for one in samples.items)
+        latents = torch.cat([model.encode(torch.stack(part)) for part in batched(pixels, 16)])
+        unseen[samples.database.name] = Unseen(
+            latents.clone(), np.array([one.mos for one in samples.items]), TIMESTEPS[:1]
+        )
+    return Data(kept["train"], mos["train"], unseen)
+
+
+def batched(values: Iterator[Tensor], count: int) -> Iterator[list[Tensor]]:
+    """`itertools.batched`, which Python 3.11 has not."""
+    while part := list(islice(values, count)):
+        yield part
 
 
 def without(subset: str, photos: Photos, seed: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -171,7 +198,7 @@ def fit(model: nn.Module, batches: Iterator[tuple[Tensor, ...]], steps: int, rat
 
 
 def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[str, Any]:
-    """Scores of the photos set aside, with each number of timesteps, and what it took."""
+    """Scores of what is looked at, with each number of timesteps, and what it took."""
     torch.set_num_threads(1)
     variant, began = VARIANTS[name], time.time()
 
@@ -187,7 +214,8 @@ def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[
             plain, options.epochs, options.seed, lambda latents, mos, *_: F.mse_loss(plain(latents), mos) / SQUARED
         )
         with torch.inference_mode():
-            scores = {"none": torch.cat([kept(part) for part in data.unseen.split(50)])}
+            scores = {name: {"none": torch.cat([kept(part) for part in seen.latents.split(50)])}
+                      for name, seen in data.unseen.items()}  # fmt: skip
         size = sum(value.numel() for value in plain.parameters())
     else:
         model = new_model(variant, options.seed)
@@ -209,10 +237,11 @@ def trained_variant(name: str, data: Data, options: argparse.Namespace) -> dict[
         kept = train(model, options.epochs, options.seed, scoring)
         assert isinstance(kept, GenzIQA)
         with torch.inference_mode():
-            scores = {str(count): torch.cat([as_scored(kept, part, count) for part in data.unseen.split(50)])
-                      for count in TIMESTEPS}  # fmt: skip
+            scores = {name: {str(count): torch.cat([as_scored(kept, part, count) for part in seen.latents.split(50)])
+                             for count in seen.timesteps}
+                      for name, seen in data.unseen.items()}  # fmt: skip
         size = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    found = {count: value.double().tolist() for count, value in scores.items()}
+    found = {name: {count: value.double().tolist() for count, value in one.items()} for name, one in scores.items()}
     return {"scores": found, "parameters": size, "seconds": round(time.time() - began)}
 
 
@@ -232,6 +261,7 @@ def main() -> None:
     parser.add_argument(
         "--left-out", choices=SUBSETS, default="", help="a subset that is not trained on, but looked at"
     )
+    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=PATH", help="databases that are looked at, too")
     parser.add_argument("--side", type=int, default=256, help="of the reduced photos")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pretraining", type=int, default=1, help="epochs of denoising alone")
@@ -242,10 +272,11 @@ def main() -> None:
     options = parser.parse_args()
     suffix = f"-without-{options.left_out}" if options.left_out else ""
     options.result = options.result or Path(__file__).parent / "results" / f"ablations{suffix}.json"
-    data = encoded(options.biq2021, options.out, options.side, options.left_out)
+    data = encoded(options.biq2021, options.out, options.side, options.left_out, options.data)
     settings = {
         name: value for name, value in vars(options).items() if isinstance(value, int | float) or name == "left_out"
     }
+    settings["photos"] = {name: len(seen.mos) for name, seen in data.unseen.items()}
     kept = options.out / f"ablation-scores{suffix}.json"
     done = finished(kept, settings)
     with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
@@ -257,11 +288,9 @@ def main() -> None:
             write_atomically(kept, content.encode())
             print(f"{name}: finished after {found['seconds']} s", flush=True)
     made = {name: done[name] for name in options.variants}
-    results = {name: {**report(found["scores"], made, data), "parameters": found["parameters"], "seconds": found["seconds"]}
+    results = {name: {**report(name, made, data), "parameters": found["parameters"], "seconds": found["seconds"]}
                for name, found in made.items()}  # fmt: skip
-    options.result.write_text(
-        json.dumps({"settings": settings, "photos": len(data.unseen_mos), "variants": results}, indent=1) + "\n"
-    )
+    options.result.write_text(json.dumps({"settings": settings, "variants": results}, indent=1) + "\n")
 
 
 def finished(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -272,20 +301,23 @@ def finished(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return dict(kept["variants"]) if kept.get("settings") == settings else {}
 
 
-def report(scores: dict[str, list[float]], made: dict[str, Any], data: Data) -> dict[str, Any]:
-    """SRCC and PLCC with their 95 % intervals for each number of timesteps, and how far SRCC at the first is from that of the first
-    variant."""
-    found: dict[str, Any] = {}
-    for count, values in scores.items():
-        figures = measure(np.array(values), data.unseen_mos)
-        found[count] = {name: [round(x, 4) for x in (figures[name].value, figures[name].low, figures[name].high)]
-                        for name in ("srcc", "plcc")}  # fmt: skip
-    first = next(iter(made.values()))["scores"]
-    if first is not scores:
-        ours, theirs = (next(iter(one.values())) for one in (scores, first))
-        gap = compare(np.array(ours), np.array(theirs), data.unseen_mos)
-        found["srcc_gain"] = [round(x, 4) for x in (gap.value, gap.low, gap.high)]
-    return found
+def report(name: str, made: dict[str, Any], data: Data) -> dict[str, dict[str, Any]]:
+    """Of what is looked at: SRCC and PLCC with their 95 % intervals for each number of timesteps, and how far SRCC at the first is
+    from that of the first variant."""
+    told: dict[str, dict[str, Any]] = {}
+    first = next(iter(made))
+    for where, seen in data.unseen.items():
+        scores = made[name]["scores"][where]
+        told[where] = found = {}
+        for count, values in scores.items():
+            figures = measure(np.array(values), seen.mos)
+            found[count] = {kind: [round(x, 4) for x in (figures[kind].value, figures[kind].low, figures[kind].high)]
+                            for kind in ("srcc", "plcc")}  # fmt: skip
+        if name != first:
+            ours, theirs = (next(iter(one.values())) for one in (scores, made[first]["scores"][where]))
+            gap = compare(np.array(ours), np.array(theirs), seen.mos)
+            found["srcc_gain"] = [round(x, 4) for x in (gap.value, gap.low, gap.high)]
+    return told
 
 
 if __name__ == "__main__":
