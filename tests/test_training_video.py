@@ -198,7 +198,7 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
         assert better.small.shape == window.small.shape
         error = [np.abs(one.whole.astype(int) - window.whole[-1]).mean() for one in window.coded]
         assert error[0] < error[1] < error[2] < 25
-    temporal.write_windows(cut, tmp_path, 64)
+    temporal.write_windows(cut, tmp_path, 128)  # the size at which `small_scorer` sees photos
     name = f"local-dir:{small_scorer}"
     temporal.train_motion(config, tmp_path)
     temporal.read_windows(config, tmp_path, name)
