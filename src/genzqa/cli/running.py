@@ -23,5 +23,7 @@ class Precision(StrEnum):
 
 
 BackendOption = Annotated[Backend, typer.Option(help="What runs the model; openvino is an extra.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="bf16 where the processor is faster in it.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="bf16 where the processor is faster in it; mini stays in fp32.")
+]
 DeviceOption = Annotated[str, typer.Option(help="For torch: cpu, cuda, mps, or auto: cuda if there is one, else cpu.")]
