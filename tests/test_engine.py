@@ -19,7 +19,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import genzqa
-from genzqa.batch.run import identity_of
 from genzqa.cli import app
 from genzqa.engine import batch_size
 from genzqa.engine.batch_size import Way
@@ -34,8 +33,6 @@ from genzqa.model.genziqa import GenzIQA
 from genzqa.model.genzvqa import FrameReadings, readings
 from genzqa.scoring import export
 from videos import encode, noise_frames
-
-KODAK = Path(__file__).parents[1] / "examples" / "photos"
 
 
 @pytest.fixture(autouse=True)
@@ -330,32 +327,6 @@ def test_settings_that_make_no_sense_are_refused(small_scorer: Path, options: di
     with pytest.raises(ConfigError) as caught:
         genzqa.load(f"local-dir:{small_scorer}", **options)  # type: ignore[arg-type]
     assert caught.value.hint
-
-
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_bf16_moves_no_score_by_more_than_a_fifth_of_a_point(wide_scorer: Path, backend: str) -> None:
-    photos, name = sorted(KODAK.iterdir())[:4], f"local-dir:{wide_scorer}"
-    exact, rounded = genzqa.load(name), genzqa.load(name, backend=backend, precision="bf16")  # type: ignore[arg-type]
-    told = [(one.provenance.backend, one.provenance.precision) for one in (exact, rounded)]
-    assert told == [("torch", "fp32"), (backend, "bf16")]  # and so does every record
-    differences = [rounded.score(photo).score - exact.score(photo).score for photo in photos]
-    assert 0 < np.abs(differences).max() < 0.2
-
-
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_a_model_too_narrow_for_bf16_stays_in_single_precision_and_says_so(backend: str) -> None:
-    photo = sorted(KODAK.iterdir())[0]
-    exact, asked = (genzqa.load(backend=backend, precision=one) for one in ("fp32", "bf16"))  # type: ignore[arg-type]
-    assert asked.provenance == exact.provenance
-    assert asked.score(photo).score == exact.score(photo).score
-
-
-def test_another_precision_is_another_model_to_a_batch(wide_scorer: Path) -> None:
-    name = f"local-dir:{wide_scorer}"
-    exact, rounded, elsewhere = (identity_of(genzqa.load(name, **options))[1]  # type: ignore[arg-type]
-                                 for options in ({}, {"precision": "bf16"}, {"device": "cpu"}))  # fmt: skip
-    assert exact != rounded
-    assert exact == elsewhere
 
 
 def test_on_openvino_the_network_is_in_memory_only_while_it_is_needed(small_video_scorer: Path) -> None:

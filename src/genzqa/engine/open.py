@@ -187,6 +187,6 @@ def _on_torch(loaded: LoadedScorer, options: EngineOptions, key: str, *, frames:
 
 
 def kept_precision(model: GenzIQA, precision: Precision) -> Precision:
-    """The precision a model runs in where this one is asked for: one too narrow for bf16 has nothing to gain from it, and its
-    scores would move (`genzqa.model.adapter.WIDE`)."""
+    """The precision a model runs in where this one is asked for: the scores of one too narrow for bf16 would move
+    (`genzqa.model.adapter.WIDE`)."""
     return precision if is_wide(model.vae, model.unet) else "fp32"
