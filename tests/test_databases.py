@@ -124,6 +124,14 @@ def test_scores_of_ones_own(tmp_path: Path) -> None:
     )
 
 
+def test_scores_of_ones_own_may_name_their_domain(tmp_path: Path) -> None:
+    table = tmp_path / "scores.csv"
+    table.write_text("path,mos,domain\na.jpg,3.5,low-light\nb.jpg,1,low-light\n")
+    assert open_database(f"night={table}").database.domains == ("low-light",)
+    table.write_text("path,mos\na.jpg,3.5\nb.jpg,1\n")
+    assert open_database(f"night={table}").database.domains == ()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -136,6 +144,8 @@ def test_scores_of_ones_own(tmp_path: Path) -> None:
         ("path,mos\n", "no item is listed"),
         ("path,mos\na.jpg,3\nb.jpg,3\n", "every score is the same"),
         ("path,mos\na.jpg,3\nb.mp4,4\n", "photos and videos are mixed"),
+        ("path,mos,domain\na.jpg,3,night\nb.jpg,4,night\n", "domain is 'night'"),
+        ("path,mos,domain\na.jpg,3,low-light\nb.jpg,4,\n", "rows differ in their domain"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(content: str, message: str, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ Cache = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Try a little of it, say what it would take, and stop.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a network connection.")]
 Start = Annotated[str, typer.Option("--model", help="The model to tune: mini, or local-dir:FOLDER.")]
-Csv = Annotated[Path, typer.Option(metavar="FILE", help="Your scores: path,mos[,std][,split][,group].")]
+Csv = Annotated[Path, typer.Option(metavar="FILE", help="Your scores: path,mos[,std][,split][,group][,domain].")]
 Range = Annotated[
     tuple[float, float] | None,
     typer.Option("--range", metavar="LOW HIGH", help="Ends of your scale [default: your scores']."),
