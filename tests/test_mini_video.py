@@ -129,7 +129,7 @@ def ladders() -> Iterator[dict[str, list[list[bytes]]]]:
 
 
 RISES = pytest.mark.xfail(
-    strict=True, reason="the temporal part was carried over from another image part (docs/mini.md)"
+    strict=True, reason="freezes for half of the time cost these three no more than those for a quarter (docs/mini.md)"
 )
 
 

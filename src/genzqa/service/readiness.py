@@ -16,7 +16,7 @@ from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
 EXPECTED = {
-    "d9e04ea3063cfce82b43dd24f8cc7ac307bb5c9edb31b647489a14b5908bb430": 66.0757,  # mini
+    "c03e4173306bdecbf62205d8f546ea4c1b689c4962fb53bc39f366226689a1cf": 66.0757,  # mini
     "be56dec1b55bbe1a1a888b4a15d51cdf09148bb328db455f895c9c45833eda4c": 50.9767,  # mini-student
 }
 """Scores of the photo by the SHA-256 of the trained weights; other models must repeat what they said at the start."""
