@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ENCODER, READER = "encoder.xml", "reader.xml"
 DAY = 86_400  # seconds
+_core: Any = None
+_core_lock = threading.Lock()
 
 
 class OpenVINOEngine(Engine):
@@ -40,7 +43,7 @@ class OpenVINOEngine(Engine):
         self, encoder: Any, reader: Any, blocks: Sequence[Block], size: int, key: str, *, precision: Precision
     ) -> None:
         super().__init__(blocks, size, key)
-        core = graph.require("openvino", "openvino").Core()
+        core = shared_core()
         self._encoder = _compiled(core, encoder, precision)
         self._reader = _compiled(core, reader, precision)
 
@@ -55,6 +58,23 @@ class OpenVINOEngine(Engine):
             raise
         raw, blocks, *queries = (torch.from_numpy(found[name].copy()) for name in graph.output_names(len(self.blocks)))
         return FrameReadings(raw, blocks, queries)
+
+
+def shared_core() -> Any:
+    """The process's one `openvino.Core`, which is never let go.
+
+    A core's CPU plugin gives the thread that first uses it a stack for signal handlers, and takes it away when the core ends
+    (OpenVINO 2026.4). Where cores end in another order than they began, or in another thread, a thread is left with one that is
+    there no more, and the next signal that Python handles there, be it Ctrl-C, kills the process without a word.
+
+    Raises:
+        ConfigError: If the extra is not installed.
+    """
+    global _core
+    with _core_lock:
+        if _core is None:
+            _core = graph.require("openvino", "openvino").Core()
+        return _core
 
 
 def _compiled(core: Any, model: Any, precision: Precision) -> Any:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from genzqa.engine.openvino_engine import shared_core
 from genzqa.files import atomic_file
 from genzqa.media.preprocess import resize_square, to_network
 from genzqa.model.colour import soften_chroma
@@ -157,7 +158,7 @@ def _open_eye(eye: Eye) -> None:
         converted = openvino.convert_model(_Seen(eye), example_input=torch.zeros(shape), input=shape)
     # without these it would take bf16 where there is one, too coarse for what a mild degradation changes, and the same core twice
     exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
-    compiled = openvino.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY", **exact})
+    compiled = shared_core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY", **exact})
 
     def see(pixels: npt.NDArray[np.float32]) -> torch.Tensor:
         return torch.cat([torch.from_numpy(compiled(to_network(one)[None].numpy())[0].copy()) for one in pixels])
