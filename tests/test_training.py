@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -451,3 +453,25 @@ def test_committed_plans_are_the_published_training(path: Path) -> None:
     told = {"scorer", "precision", "gradient_checkpointing"}
     assert plan.model_dump(exclude=told) == published.model_dump(exclude=told)
     assert (plan.scorer.timesteps, plan.scorer.lora_rank, plan.scorer.readout) == (8, 4, "published")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminal can be made here")
+def test_on_a_terminal_a_bar_shows_how_far_it_is(plan: TrainingPlan, photos: Path, tmp_path: Path) -> None:
+    config = write_plan(plan, tmp_path / "plan.yaml")
+    command = [*PROGRAM, "train", "--config", str(config), "--data", f"mine={photos / 'scores.csv'}", "--out", "out"]
+    theirs, ours = os.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=ours, env={**plain, "TERM": "xterm", "COLUMNS": "120"})
+    os.close(ours)
+    seen = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while read := os.read(theirs, 4096):
+            seen += read
+    os.close(theirs)
+    assert process.wait() == 0, seen.decode()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    bars = re.findall(r"mse [0-9.e+]+.*?[━╸╺]+ +(\d)/4", shown)
+    assert bars == sorted(bars)
+    assert set(bars) & {"1", "2", "3"}
+    assert "step 4 of 4: validation_srcc" in shown  # what stays
+    assert "\x1b[2K" in seen.decode()  # and the bar does not
