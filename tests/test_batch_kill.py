@@ -60,7 +60,9 @@ def start(small_scorer, undisturbed, tmp_path):
     def go(*options, largest_file=0):
         command = [sys.executable, "-c", PROGRAM, str(largest_file), str(undisturbed[0]), "--out", "scores", "--processes", "1",
                    "--model", f"local-dir:{small_scorer}", *options]  # fmt: skip
-        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        # tests that run in the background of a shell were told to ignore Ctrl-C
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
 
     return go
 
