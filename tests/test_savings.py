@@ -48,16 +48,17 @@ def test_layers_before_the_first_cross_attention_see_a_photo_once_for_both_promp
 def test_keys_and_values_of_the_prompts_are_computed_when_a_model_is_opened_and_never_again(
     loaded: LoadedScorer,
 ) -> None:
-    plan = ScoringPass(loaded.model)
-    asked: list[str] = []
-    for block in plan.unet.blocks:
-        layer = loaded.model.unet.get_submodule(block.path)
-        for name in ("to_k", "to_v"):
-            getattr(layer, name).register_forward_hook(lambda *_, path=block.path: asked.append(path))
+    plan, images = ScoringPass(loaded.model), pixels(loaded)
     with torch.inference_mode():
-        plan(pixels(loaded))
-        plan(pixels(loaded))
-    assert not asked
+        wanted = plan(images)[0]
+    with torch.no_grad():
+        for block in plan.unet.blocks:  # whoever computed them again would find nothing there
+            layer = loaded.model.unet.get_submodule(block.path)
+            layer.to_k.weight.zero_()
+            layer.to_v.weight.zero_()
+    with torch.inference_mode():
+        assert torch.equal(plan(images)[0], wanted)
+        assert not torch.allclose(ScoringPass(loaded.model)(images)[0], wanted)
 
 
 def test_convolutions_are_laid_out_with_channels_last(small_scorer: Path) -> None:
