@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from genzqa import __version__
+from genzqa.allocator import keep_freed_memory
 from genzqa.cli.batch import batch_command
 from genzqa.cli.benchmark import benchmark_command
 from genzqa.cli.data import data_app
@@ -106,6 +107,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the run
             stream.reconfigure(errors="backslashreplace")
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, _terminated)  # an exception, so that temporary files are removed
     try:
         try:
