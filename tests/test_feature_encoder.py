@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import genzqa
 from genzqa.errors import ModelCorruptError
 from genzqa.model.base import load_base
-from genzqa.model.feature_encoder import FEATURES, FeatureEncoder, latent_mode
+from genzqa.model.feature_encoder import FEATURES, FeatureEncoder, FirstLayers, latent_mode
 from genzqa.training.mini.encoder import Spread, find_directions, pretrained_encoder, scale_latent
 from recipes import random_encoder
 
@@ -57,6 +57,17 @@ def test_features_are_means_and_deviations_of_cells(encoder: FeatureEncoder) -> 
 
 
 @torch.no_grad()
+@torch.no_grad()
+@pytest.mark.parametrize(("blocks", "channels"), [(11, 272), (16, FEATURES)])
+def test_its_first_layers_see_what_it_sees_itself(blocks: int, channels: int) -> None:
+    encoder = random_encoder(16).half().float()  # kernels as a student keeps them
+    first = FirstLayers(blocks)
+    assert first.channels == channels
+    first.copy_from(encoder)
+    whole = (encoder.features(photos(2)) - encoder.mean.view(1, -1, 1, 1)) / encoder.deviation.view(1, -1, 1, 1)
+    torch.testing.assert_close(first(photos(2)), whole[:, :channels], rtol=0, atol=1e-5)
+
+
 def test_layouts_in_memory_and_batches_agree(encoder: FeatureEncoder) -> None:
     pixels = photos(3)
     together = encoder(pixels.contiguous(memory_format=torch.channels_last))

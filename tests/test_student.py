@@ -29,10 +29,11 @@ from genzqa.model.genzvqa import FrameReadings
 from genzqa.scoring.calibration import calibrate, widen_interval
 from genzqa.scoring.export import export_model
 from genzqa.student import onnx_file
+from genzqa.student.config import BEHIND_ENCODER, NetworkSizes
 from genzqa.student.degradations import DEGRADATIONS
 from genzqa.student.distill import losses
 from genzqa.student.folder import load_student
-from genzqa.student.make import Made, Told, make_student
+from genzqa.student.make import Made, Told, make_student, new_network
 from genzqa.student.network import StudentNetwork
 from genzqa.student.plan import DistillPlan
 from genzqa.student.readings import ReadingsCache, read_teacher
@@ -183,6 +184,35 @@ def test_it_learns_what_its_teacher_says(teacher: str, photos: list[Path], cache
     assert made.config.agreement.photos == 3  # five readings are the least that agreement is measured on
 
 
+def test_behind_an_encoder_its_blocks_stay_as_they_are(photos: list[Path], tmp_path: Path) -> None:
+    import onnxruntime
+
+    sizes = {"encoder_blocks": 3, "widths": [8], "depths": [1], "hidden": 8}
+    plan = DistillPlan.model_validate(PLAN.model_dump() | {"network": sizes, "epochs": 1})
+    made = make("mini", photos, tmp_path / "seeing", tmp_path / "cache", plan)
+    assert made.config.network.encoder_blocks == 3
+    kept = load_file(tmp_path / "seeing" / "student.safetensors")
+    encoder = load_scorer("mini", trainable=False).model.vae.state_dict()
+    taken = {name.removeprefix("encoder."): value for name, value in kept.items() if name.startswith("encoder.blocks")}
+    assert len(taken) == sum(name.startswith(("blocks.0.", "blocks.1.", "blocks.2.")) for name in encoder)
+    assert all(torch.equal(value, encoder[name].to(value.dtype)) for name, value in taken.items())
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "seeing" / "student.onnx"), providers=["CPUExecutionProvider"]
+    )
+    assert [one.shape[1:] for one in session.get_inputs()] == [[3, 64, 64]]
+    assert len({one.raw for one in genzqa.load(f"local-dir:{tmp_path / 'seeing'}").score_many(photos)}) > 1
+
+
+def test_a_student_begins_with_the_encoder_of_a_teacher_that_has_one(teacher: str) -> None:
+    plan = DistillPlan()
+    without, having = (load_scorer(name, trainable=False).model for name in (teacher, "mini"))
+    assert plan.sizes_for(without) == NetworkSizes()
+    assert plan.sizes_for(having) == BEHIND_ENCODER
+    asking = DistillPlan(network=NetworkSizes(encoder_blocks=2))
+    with pytest.raises(ConfigError, match="no encoder whose blocks"):
+        new_network(asking, without)
+
+
 def test_a_photo_scores_the_same_alone_in_company_and_in_another_process(student: Path, photos: list[Path]) -> None:
     scorer = genzqa.load(f"local-dir:{student}")
     alone = [scorer.score(path) for path in photos]
@@ -217,7 +247,7 @@ def test_as_an_engine_it_reads_frames_without_queries(student: Path) -> None:
 
 def test_folding_changes_nothing_but_the_units() -> None:
     torch.manual_seed(0)
-    network = StudentNetwork(PLAN.network, ["a", "b"], folded=False)
+    network = StudentNetwork(NetworkSizes.model_validate(SIZES), ["a", "b"], folded=False)
     for _ in range(5):
         network(torch.randn(8, 3, 64, 64))
     pixels, mean, spread = torch.randn(4, 3, 64, 64), torch.tensor([60.0, 1.0, -2.0]), torch.tensor([9.0, 0.5, 3.0])

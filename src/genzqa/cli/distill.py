@@ -39,7 +39,7 @@ def distill_command(
     out: Out,
     teacher: Teacher = "mini",
     epochs: Epochs = 30,
-    size: Size = 384,
+    size: Size = 320,
     copies: Copies = 1,
     precision: Precision = "fp32",
     seed: Seed = 0,

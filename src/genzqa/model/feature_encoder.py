@@ -59,13 +59,7 @@ class FeatureEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
     ) -> None:
         super().__init__()
         self.stem = _Padded(3, _STEM, 3, 2)
-        blocks: list[nn.Module] = []
-        channels = _STEM
-        for repeats, kernel, stride, expansion, wide in _STAGES:
-            for number in range(repeats):
-                blocks.append(_Inverted(channels, wide, kernel, 1 if number else stride, expansion))
-                channels = wide
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = _blocks()
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
         self.directions = nn.Conv2d(FEATURES, latent_channels // 2, 1)
@@ -80,25 +74,75 @@ class FeatureEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
     def features(self, pixels: Tensor) -> Tensor:
         """What the directions look along, ``(B, FEATURES, H/16, W/16)``: of the three shallow depths the mean and the deviation
         over each cell, of the deeper two the map itself."""
-        cells = (pixels.shape[2] // CELL, pixels.shape[3] // CELL)
-        x = F.relu6(self.stem(pixels))
-        parts: list[Tensor] = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index not in _READ:
-                continue
-            side = x.shape[2] // cells[0]
-            if side > 1:
-                parts += _moments(x, side, 1e-8)
-            else:
-                parts.append(x if x.shape[2:] == cells else F.interpolate(x, size=cells, mode="nearest"))
-        return torch.cat(parts, 1)
+        return _cell_features(self.stem, self.blocks, pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The latent, not yet scaled."""
         features = (self.features(pixels) - self.mean.view(1, -1, 1, 1)) / self.deviation.view(1, -1, 1, 1)
         latent = torch.cat(_moments(self.directions(features), FACTOR // CELL, 1e-4), 1)
         return (latent - self.latent_mean.view(1, -1, 1, 1)) / self.latent_deviation.view(1, -1, 1, 1)
+
+
+class FirstLayers(nn.Module):
+    """The first blocks of a `FeatureEncoder`, for a network that goes on from there in its own way.
+
+    Args:
+        blocks: How many of the sixteen.
+
+    Attributes:
+        channels: Of the features.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem = _Padded(3, _STEM, 3, 2)
+        self.blocks = _blocks()[:blocks]
+        read = [index for index in _READ if index < blocks]
+        self.channels = sum(2 * wide for wide in DEPTHS[: len(read)][:3]) + sum(DEPTHS[3 : len(read)])
+        self.register_buffer("mean", torch.zeros(self.channels))
+        self.register_buffer("deviation", torch.ones(self.channels))
+
+    mean: Tensor
+    deviation: Tensor
+
+    def copy_from(self, encoder: FeatureEncoder) -> None:
+        """Take over its weights, kernels rounded to half precision, in which they are kept."""
+        there = encoder.state_dict()
+        with torch.no_grad():
+            for name, value in self.state_dict().items():
+                found = there[name][: self.channels] if name in ("mean", "deviation") else there[name]
+                value.copy_(found.half() if found.dim() > 1 else found)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Photos ``(B, 3, H, W)`` in [-1, 1] to features of about unit deviation ``(B, channels, H/16, W/16)``."""
+        features = _cell_features(self.stem, self.blocks, pixels)
+        return (features - self.mean.view(1, -1, 1, 1)) / self.deviation.view(1, -1, 1, 1)
+
+
+def _blocks() -> nn.ModuleList:
+    blocks: list[nn.Module] = []
+    channels = _STEM
+    for repeats, kernel, stride, expansion, wide in _STAGES:
+        for number in range(repeats):
+            blocks.append(_Inverted(channels, wide, kernel, 1 if number else stride, expansion))
+            channels = wide
+    return nn.ModuleList(blocks)
+
+
+def _cell_features(stem: nn.Module, blocks: nn.ModuleList, pixels: Tensor) -> Tensor:
+    cells = (pixels.shape[2] // CELL, pixels.shape[3] // CELL)
+    x = F.relu6(stem(pixels))
+    parts: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if index not in _READ:
+            continue
+        side = x.shape[2] // cells[0]
+        if side > 1:
+            parts += _moments(x, side, 1e-8)
+        else:
+            parts.append(x if x.shape[2:] == cells else F.interpolate(x, size=cells, mode="nearest"))
+    return torch.cat(parts, 1)
 
 
 def _moments(x: Tensor, side: int, floor: float) -> list[Tensor]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from genzqa.model.config import Calibration, Finite, Positive, Preprocessing
 
 WEIGHTS, CONFIG, ONNX, PARITY = "student.safetensors", "config.json", "student.onnx", "parity.json"
+ENCODER_BLOCKS = 16  # of a `FeatureEncoder`
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -22,12 +23,14 @@ class NetworkSizes(_Strict):
     """Of `genzqa.student.network.StudentNetwork`.
 
     Attributes:
-        stem: Channels at half the input's resolution.
-        widths, depths: Channels and residual blocks of each stage; the first works at a quarter, each other at half of
-            the one before.
+        encoder_blocks: Blocks of the teacher's `FeatureEncoder` that stand in front, as they are; 0: none.
+        stem: Channels at half the input's resolution, where no such blocks stand in front.
+        widths, depths: Channels and residual blocks of each stage; the first works at a quarter of the input's resolution,
+            or at a sixteenth behind blocks of an encoder, each other at half of the one before.
         hidden: Units of the readout.
     """
 
+    encoder_blocks: Annotated[int, Field(ge=0, le=ENCODER_BLOCKS)] = 0
     stem: Positive = 16
     widths: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (24, 48, 96, 160)
     depths: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (1, 1, 2, 2)
@@ -38,6 +41,11 @@ class NetworkSizes(_Strict):
         if len(self.widths) != len(self.depths):
             raise ValueError("widths and depths are not of one length")
         return self
+
+
+BEHIND_ENCODER = NetworkSizes(encoder_blocks=11, widths=(96, 160), depths=(2, 1))
+"""For a student of a teacher with a `FeatureEncoder`: of its parameters the first eleven blocks are a quarter, and of what is
+to be seen in a photo they see nearly all."""
 
 
 class Teacher(_Strict):

@@ -67,13 +67,13 @@ class Distillation:
     Args:
         cache: The squares.
         readings: What the teacher says of them.
-        blocks: Names of the teacher's blocks.
+        network: To train, not folded; of the plan's sizes and seed.
         plan: Settings.
         out: Folder of checkpoint and log; a checkpoint of the same training there is gone on from.
         progress: Called with the step, the number of all steps, and the latest figures.
     """
 
-    def __init__(self, cache: ReadingsCache, readings: Readings, blocks: Sequence[str], plan: DistillPlan, out: Path,
+    def __init__(self, cache: ReadingsCache, readings: Readings, network: StudentNetwork, plan: DistillPlan, out: Path,
                  progress: Callable[[int, int, Mapping[str, float]], object]) -> None:  # fmt: skip
         self._cache, self._readings, self._plan, self._out, self._progress = cache, readings, plan, out, progress
         self.split = split(len(readings.index), readings.values.shape[1], plan)
@@ -82,16 +82,16 @@ class Distillation:
         self.spread = torch.where(
             spread > 1e-5 * (1 + self.mean.abs()), spread, 1.0
         )  # 1: a quantity that never changes
-        with torch.random.fork_rng():
-            torch.manual_seed(plan.seed)
-            self.network = StudentNetwork(plan.network, blocks, folded=False)
+        self.network = network
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
         self.average: StudentNetwork = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay,
+        trained = [value for value in network.parameters() if value.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate, weight_decay=plan.weight_decay,
                                            foreach=False)  # fmt: skip
         self._batch_size = min(plan.batch_size, len(self.split.train))
         self._batches = len(self.split.train) // self._batch_size  # what is left over comes in another epoch
-        digest = hashlib.sha256(json.dumps([plan.model_dump(mode="json"), cache.folder.name]).encode()).hexdigest()
+        decides = [plan.model_dump(mode="json"), network.sizes.model_dump(mode="json"), cache.folder.name]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         self.position = Position(0, 0, 0, None, None, digest)
 
     @property

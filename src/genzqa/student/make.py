@@ -17,6 +17,8 @@ from genzqa.evaluation.statistics import LEAST, Figure, agreement
 from genzqa.files import write_atomically
 from genzqa.model.adapter import LoadedScorer, fill
 from genzqa.model.config import Preprocessing
+from genzqa.model.feature_encoder import FeatureEncoder
+from genzqa.model.genziqa import GenzIQA
 from genzqa.scoring.calibration import widen_interval
 from genzqa.student.config import CONFIG, ONNX, PARITY, Interval, StudentConfig, Teacher, TeacherAgreement
 from genzqa.student.distill import Distillation
@@ -71,7 +73,7 @@ def make_student(teacher: LoadedScorer, paths: Sequence[Path], plan: DistillPlan
         source: What the photos are, for the record.
 
     Raises:
-        ConfigError: ONNX cannot be written on this machine.
+        ConfigError: ONNX cannot be written on this machine, or the plan's network does not suit the teacher.
         NotTrainedError: The teacher has no calibration to inherit.
         DataError: Too few photos can be read, or a cached reading is damaged.
         TrainingError, ModelCorruptError, OutputError: See `genzqa.errors`.
@@ -84,11 +86,12 @@ def make_student(teacher: LoadedScorer, paths: Sequence[Path], plan: DistillPlan
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", subject=str(out)) from None
+    network = new_network(plan, teacher.model)
     readings, store = _readings(teacher, paths, plan, cache, told)
-    training = Distillation(store, readings, [block.name for block in teacher.model.blocks], plan, out, told.step)
+    training = Distillation(store, readings, network, plan, out, told.step)
     told.start(len(training.split.train), len(training.split.held_out), training.steps)
     weights, digest = packed(training.run())
-    network = as_scored(_as_written(training, weights, plan))
+    network = as_scored(_as_written(weights, network))
     held_out = training.split.held_out
     mine = read_all(network, store, readings, held_out)
     theirs = readings.values[torch.from_numpy(held_out)]
@@ -98,7 +101,7 @@ def make_student(teacher: LoadedScorer, paths: Sequence[Path], plan: DistillPlan
     scores, wanted = (np.interp(one, calibration.raw_knots, calibration.score_knots) for one in (raw, truth))
     every = _measured(scores, wanted)
     config = StudentConfig(
-        name=out.absolute().name, preprocessing=Preprocessing(size=plan.size), network=plan.network, blocks=network.blocks,
+        name=out.absolute().name, preprocessing=Preprocessing(size=plan.size), network=network.sizes, blocks=network.blocks,
         teacher=Teacher(name=teacher.config.name, weights_sha256=teacher.weights_sha256, base_sha256=teacher.base_sha256),
         mos_range=teacher.config.mos_range, calibration=calibration, agreement=_recorded(every, len(held_out), raw.size),
         weights_sha256=digest, licences=teacher.config.licences,
@@ -135,9 +138,24 @@ def _readings(teacher: LoadedScorer, paths: Sequence[Path], plan: DistillPlan, c
     return readings, store
 
 
-def _as_written(training: Distillation, weights: bytes, plan: DistillPlan) -> StudentNetwork:
+def new_network(plan: DistillPlan, teacher: GenzIQA) -> StudentNetwork:
+    """A network to train, by the plan's seed; what it takes over of the teacher's encoder is in it.
+
+    Raises:
+        ConfigError: As `DistillPlan.sizes_for`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        network = StudentNetwork(plan.sizes_for(teacher), [block.name for block in teacher.blocks], folded=False)
+    if network.encoder is not None:
+        assert isinstance(teacher.vae, FeatureEncoder)
+        network.encoder.copy_from(teacher.vae)
+    return network
+
+
+def _as_written(weights: bytes, trained: StudentNetwork) -> StudentNetwork:
     """The network as its file makes it: what half precision changes is part of what is measured."""
-    network = StudentNetwork(plan.network, training.network.blocks)
+    network = StudentNetwork(trained.sizes, trained.blocks)
     fill(network.state_dict(), {name: value.float() for name, value in load(weights).items()}, "student")
     return network
 

@@ -1,6 +1,9 @@
 """The student: residual 3x3 convolutions, and a readout of every stage's mean and spread.
 
-Plain convolutions, not depthwise ones: on CPUs a network of a million parameters runs and trains quicker with them,
+A student of a teacher that sees through a pretrained encoder begins with the first blocks of this encoder, which it leaves as
+they are: thousands of photos teach a network of this size less about pictures than a million has taught the encoder.
+
+Its own are plain convolutions, not depthwise ones: on CPUs a network of a million parameters runs and trains quicker with them,
 because depthwise ones wait for memory. Batch normalisation serves training alone and is folded into the convolutions
 afterwards, so that a photo's score does not depend on its company.
 """
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from genzqa.model.feature_encoder import FirstLayers
 from genzqa.model.genzvqa import FrameReadings
 
 if TYPE_CHECKING:
@@ -65,12 +69,16 @@ class StudentNetwork(nn.Module):
 
     def __init__(self, sizes: NetworkSizes, blocks: Sequence[str], *, folded: bool = True) -> None:
         super().__init__()
-        self.blocks = list(blocks)
+        self.sizes, self.blocks = sizes, list(blocks)
         first, *others = sizes.widths
-        self.stem = nn.Sequential(
-            Convolution(3, sizes.stem, 3, 2, folded=folded), nn.ReLU(),
-            Convolution(sizes.stem, first, 3, 2, folded=folded), nn.ReLU(),
-        )  # fmt: skip
+        self.encoder = FirstLayers(sizes.encoder_blocks).requires_grad_(False) if sizes.encoder_blocks else None
+        if self.encoder is None:
+            self.stem = nn.Sequential(
+                Convolution(3, sizes.stem, 3, 2, folded=folded), nn.ReLU(),
+                Convolution(sizes.stem, first, 3, 2, folded=folded), nn.ReLU(),
+            )  # fmt: skip
+        else:
+            self.stem = nn.Sequential(Convolution(self.encoder.channels, first, 1, folded=folded), nn.ReLU())
         self.shrink = nn.ModuleList(
             [nn.Identity(), *(Convolution(before, after, 2, 2, folded=folded) for before, after in pairwise((first, *others)))]
         )  # fmt: skip
@@ -78,18 +86,21 @@ class StudentNetwork(nn.Module):
             nn.Sequential(*(Residual(width, folded=folded) for _ in range(depth)))
             for width, depth in zip(sizes.widths, sizes.depths, strict=True)
         )
-        self.hidden = nn.Linear(2 * sum(sizes.widths), sizes.hidden)
+        seen = sum(sizes.widths) + (self.encoder.channels if self.encoder is not None else 0)
+        self.hidden = nn.Linear(2 * seen, sizes.hidden)
         self.quantities = nn.Linear(sizes.hidden, 1 + len(self.blocks))
 
     def forward(self, pixels: Tensor) -> FrameReadings:
         """Read photos ``(B, 3, H, W)`` in [-1, 1]; there are no queries."""
-        x = self.stem(pixels)
-        seen = []
+        seen: list[Tensor] = []
+        x = pixels
+        if self.encoder is not None:
+            x = self.encoder(x)
+            seen += _moments(x)
+        x = self.stem(x)
         for shrink, stage in zip(self.shrink, self.stages, strict=True):
             x = stage(shrink(x))
-            mean = x.mean((2, 3), keepdim=True)
-            spread = ((x - mean).square().mean((2, 3)) + 1e-4).sqrt()
-            seen += [mean.flatten(1), spread]
+            seen += _moments(x)
         quantities = self.quantities(F.silu(self.hidden(torch.cat(seen, 1))))
         return FrameReadings(quantities[:, 0], quantities[:, 1:], [])
 
@@ -111,3 +122,9 @@ class StudentNetwork(nn.Module):
             self.quantities.weight.mul_(spread[:, None])
             self.quantities.bias.mul_(spread).add_(mean)
         self.eval()
+
+
+def _moments(x: Tensor) -> list[Tensor]:
+    """Mean and deviation of every channel of ``(B, C, H, W)``, each ``(B, C)``."""
+    mean = x.mean((2, 3), keepdim=True)
+    return [mean.flatten(1), ((x - mean).square().mean((2, 3)) + 1e-4).sqrt()]

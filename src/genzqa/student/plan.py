@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from genzqa.errors import ConfigError
 from genzqa.model.config import Positive
-from genzqa.student.config import NetworkSizes
+from genzqa.model.feature_encoder import FeatureEncoder
+from genzqa.model.genziqa import GenzIQA
+from genzqa.student.config import BEHIND_ENCODER, NetworkSizes
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -21,7 +24,7 @@ class DistillPlan(BaseModel):
         copies: Degraded copies of every photo.
         seed: Of every random choice.
         precision: ``bf16`` for autocast, of the teacher and in training.
-        network: Sizes of the student.
+        network: Sizes of the student; none: what suits its teacher (`sizes_for`).
         held_out: Share of the photos, with all their copies, that only measure.
         cropped: Share of the steps, the first ones, that see crops of half the side instead of whole squares: a quarter
             of the work for the same faults.
@@ -36,11 +39,11 @@ class DistillPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: Positive = 30
-    size: Annotated[int, Field(ge=64, le=1024, multiple_of=32)] = 384
+    size: Annotated[int, Field(ge=64, le=1024, multiple_of=32)] = 320
     copies: Annotated[int, Field(ge=0, le=16)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
-    network: NetworkSizes = NetworkSizes()
+    network: NetworkSizes | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     cropped: Annotated[float, Field(ge=0, le=1)] = 0.75
     batch_size: Positive = 16
@@ -50,3 +53,17 @@ class DistillPlan(BaseModel):
     order_weight: Weight = 1.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     save_every: Positive = 100
+
+    def sizes_for(self, teacher: GenzIQA) -> NetworkSizes:
+        """Of the student: as planned, or else behind the first blocks of the teacher's encoder if that is a `FeatureEncoder`.
+
+        Raises:
+            ConfigError: If blocks of an encoder are asked for that the teacher does not have.
+        """
+        has = isinstance(teacher.vae, FeatureEncoder)
+        if self.network is None:
+            return BEHIND_ENCODER if has else NetworkSizes()
+        if self.network.encoder_blocks and not has:
+            raise ConfigError("has no encoder whose blocks a student could begin with", subject="the teacher",
+                              hint="leave out encoder_blocks")  # fmt: skip
+        return self.network
