@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genzqa.allocator import keep_freed_memory
 from genzqa.cli.inputs import find_inputs
 from genzqa.cli.output import PIPED_WIDTH
 from genzqa.cli.said import saying
@@ -64,6 +65,7 @@ def distill_command(
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(first["msg"], subject=f"--{first['loc'][0]} {first['input']}") from None
+    keep_freed_memory(training=True)
     found = find_inputs(photos, SUPPORTED_SUFFIXES, skip_folder=str(out))
     from genzqa.model.adapter import load_scorer
     from genzqa.student.make import Told, make_student

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genzqa.allocator import keep_freed_memory
 from genzqa.cli.said import saying
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def train_command(
     from genzqa.errors import ConfigError
     from genzqa.training.plan import names_recipe, read_plan
 
+    keep_freed_memory(training=True)
     recipe = names_recipe(config)
     out = out or Path("runs") / config.stem
     if recipe:
@@ -100,6 +102,7 @@ def adapt_command(
     from genzqa.model.adapter import load_scorer
     from genzqa.training.plan import TrainingPlan
 
+    keep_freed_memory(training=True)
     samples = read_table("mine", csv)
     if scale is not None:
         if not scale[0] < scale[1]:

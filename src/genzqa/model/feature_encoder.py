@@ -173,10 +173,10 @@ class _Padded(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         needed = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in input.shape[2:]]
-        if any(needed):
-            down, across = needed
-            input = F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2))
-        return super().forward(input)
+        down, across = needed
+        if down % 2 == 0 and across % 2 == 0:  # alike on both sides: the convolution does that itself, without a copy
+            return F.conv2d(input, self.weight, self.bias, self.stride, (down // 2, across // 2), 1, self.groups)
+        return super().forward(F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)))
 
 
 class _Inverted(nn.Module):
@@ -191,6 +191,6 @@ class _Inverted(nn.Module):
         self.adds = stride == 1 and channels == wide
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x if self.widen is None else F.relu6(self.widen(x))
-        out: Tensor = self.narrow(F.relu6(self.look(inner)))
+        inner = x if self.widen is None else F.relu6(self.widen(x), inplace=True)
+        out: Tensor = self.narrow(F.relu6(self.look(inner), inplace=True))
         return x + out if self.adds else out
