@@ -70,17 +70,15 @@ def test_it_is_no_base() -> None:
         load_base("mini-student")
 
 
-def test_its_card_names_the_mini_it_learned_from() -> None:
-    taught_by = genzqa.load("mini-student").provenance.base_sha256[:12]
-    if taught_by != genzqa.load("mini").provenance.weights_sha256[:12]:  # then the card has to say so
-        assert taught_by in (ROOT / "docs" / "mini-student.md").read_text()
+def test_the_mini_beside_it_is_its_teacher() -> None:
+    assert genzqa.load("mini-student").provenance.base_sha256 == genzqa.load("mini").provenance.weights_sha256
 
 
 def test_it_agrees_with_mini_and_with_people(labelled: tuple[list[Path], np.ndarray]) -> None:
     photos, mos = labelled
     mine, theirs = scores(genzqa.load("mini-student"), photos), scores(genzqa.load("mini"), photos)
-    assert agreement(mine, theirs)["srcc"].value > 0.5
-    assert measure(mine, mos)["srcc"].value > 0.6
+    assert agreement(mine, theirs)["srcc"].value > 0.85
+    assert measure(mine, mos)["srcc"].value > 0.7
 
 
 def test_its_onnx_file_scores_as_it_does(labelled: tuple[list[Path], np.ndarray]) -> None:

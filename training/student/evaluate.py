@@ -20,6 +20,7 @@ import torch
 
 import genzqa
 from biq2021 import MINI, training_names
+from genzqa.allocator import keep_freed_memory
 from genzqa.evaluation.statistics import Figure, agreement, compare, measure
 from genzqa.student.folder import find_student, load_student
 from genzqa.training.mini.plan import read_mini_plan
@@ -51,7 +52,8 @@ def scores(scorer: genzqa.Scorer, paths: list[Path]) -> tuple[np.ndarray, np.nda
 
 
 def milliseconds(student: str, paths: list[Path]) -> dict[str, float]:
-    """Median time of a photo from its file to its score, one after another, and of the network in it."""
+    """Median time of a photo from its file to its score, one after another, and of the network in it; as in the program."""
+    keep_freed_memory()
     folder, scorer = find_student(student), genzqa.load(student)
     assert folder is not None
     network, size = load_student(folder, student).model, scorer.config.preprocessing.size

@@ -17,7 +17,7 @@ from genzqa.service.refusals import BusyError
 
 EXPECTED = {
     "c03e4173306bdecbf62205d8f546ea4c1b689c4962fb53bc39f366226689a1cf": 66.0757,  # mini
-    "be56dec1b55bbe1a1a888b4a15d51cdf09148bb328db455f895c9c45833eda4c": 50.9767,  # mini-student
+    "65775e996efaf407b6bae8fa1c06a766b0eb0a86076e0fdf86905981ff21768c": 79.6415,  # mini-student
 }
 """Scores of the photo by the SHA-256 of the trained weights; other models must repeat what they said at the start."""
 
