@@ -57,7 +57,6 @@ def test_features_are_means_and_deviations_of_cells(encoder: FeatureEncoder) -> 
 
 
 @torch.no_grad()
-@torch.no_grad()
 @pytest.mark.parametrize(("blocks", "channels"), [(11, 272), (16, FEATURES)])
 def test_its_first_layers_see_what_it_sees_itself(blocks: int, channels: int) -> None:
     encoder = random_encoder(16).half().float()  # kernels as a student keeps them
@@ -68,6 +67,25 @@ def test_its_first_layers_see_what_it_sees_itself(blocks: int, channels: int) ->
     torch.testing.assert_close(first(photos(2)), whole[:, :channels], rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("sides", [(64, 64), (63, 63), (64, 63), (32, 48)])
+@pytest.mark.parametrize(("block", "kernel", "stride"), [(0, 3, 1), (1, 3, 2), (3, 5, 2), (4, 5, 1)])
+def test_padding_is_that_of_tensorflow(
+    encoder: FeatureEncoder, block: int, kernel: int, stride: int, sides: tuple[int, int]
+) -> None:
+    layer = encoder.blocks[block].look
+    assert isinstance(layer, torch.nn.Conv2d)
+    assert (layer.kernel_size, layer.stride) == ((kernel, kernel), (stride, stride))
+    x = torch.rand(2, layer.in_channels, *sides, generator=torch.Generator().manual_seed(1))
+    around = []
+    for side in reversed(sides):
+        needed = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        around += [needed // 2, needed - needed // 2]
+    expected = F.conv2d(F.pad(x, around), layer.weight, layer.bias, stride, groups=layer.groups)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
 def test_layouts_in_memory_and_batches_agree(encoder: FeatureEncoder) -> None:
     pixels = photos(3)
     together = encoder(pixels.contiguous(memory_format=torch.channels_last))
