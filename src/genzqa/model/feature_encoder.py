@@ -174,11 +174,11 @@ class _Padded(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         needed = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in input.shape[2:]]
         down, across = needed
-        kernel = self.weight
+        weight = self.weight
         if down % 2 and across % 2:  # a row and a column of zeros before the others make both sides alike
-            kernel, down, across = F.pad(kernel, (1, 0, 1, 0)), down + 1, across + 1
+            weight, down, across = F.pad(weight, (1, 0, 1, 0)), down + 1, across + 1
         if down % 2 == 0 and across % 2 == 0:  # the convolution pads by itself, without a copy of its input
-            return F.conv2d(input, kernel, self.bias, self.stride, (down // 2, across // 2), 1, self.groups)
+            return F.conv2d(input, weight, self.bias, self.stride[0], (down // 2, across // 2), 1, self.groups)
         return super().forward(F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)))
 
 
