@@ -15,8 +15,8 @@ def keep_freed_memory(*, training: bool = False) -> None:
     """Let the process keep memory for its next tensors, where it runs on the GNU C library; elsewhere nothing happens.
 
     By default that library hands tens of MiB back to the system after every layer and asks for them again for the next,
-    and the system clears every page anew: up to a third of the time of a photo, and more than half of that of a training step
-    over large maps. It is a setting of the whole process, so it is for our program and not for `genzqa.load`. What is set in
+    and the system clears every page anew, which can take longer than the layers themselves (docs/performance.md, "Memory that
+    is kept"). It is a setting of the whole process, so it is for our program and not for `genzqa.load`. What is set in
     the environment is left alone.
 
     Args:
