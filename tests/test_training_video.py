@@ -201,12 +201,16 @@ def test_whole_recipe_gives_a_model_that_modulates(recipe, small_scorer: Path, t
     temporal.write_windows(cut, tmp_path, 128)  # the size at which `small_scorer` sees photos
     name = f"local-dir:{small_scorer}"
     temporal.train_motion(config, tmp_path)
-    temporal.read_windows(config, tmp_path, name)
+    for part in (None, name):
+        temporal.read_windows(config, tmp_path, part)
     sources = [temporal.Source("a.mp4", tmp_path / "clips" / "a.mp4")]
     sources += [temporal.Source(f"photo {number}", photo()) for number in range(4)]
     for which, (kinds, strengths, _) in ladders.items():
-        temporal.read_ladders(config, tmp_path, name, which, sources)
-        read = load_file(tmp_path / f"{which}.safetensors")
+        for part in (None, name):
+            temporal.read_ladders(config, tmp_path, part, which, sources)
+        read = {}
+        for part in ("motion", "frames"):
+            read |= load_file(tmp_path / f"{which}-{part}.safetensors")
         assert read["raw"].shape == (5, len(kinds), 1 + len(strengths))
         assert read["held_out"].sum() == 1
         assert (read["share"].diff(dim=2) < 0).all()

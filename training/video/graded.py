@@ -6,7 +6,9 @@ everything is as in the program, and every step of a ladder is known to be worse
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from genzqa.model.motion import clip_features
 from genzqa.model.slowfast import SlowFast
 from genzqa.scoring.video import counted_clips
 
+Floats = npt.NDArray[np.float32]
 SECONDS = 2.6
 WIDEST = 480  # pixels; larger clips are reduced
 FRAMES = 4  # that are read of a video
@@ -87,53 +90,110 @@ def photographed(photo: Frames, rng: np.random.Generator) -> Frames:
     return moved(photo, int(SECONDS * RATE), rng)
 
 
-def read_source(source: Source, what: Reading, reader: Engine, network: SlowFast,
-                rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
-    """What the frozen parts make of ladders of one source; the first step of each is the intact video.
+@dataclass(frozen=True)
+class Step:
+    """A video of a ladder.
 
-    Returns:
-        ``raw``, ``share (ladders, steps)``, ``slow``, ``fast (ladders, steps, CLIPS, features)``, ``query.P (ladders, steps, C)``.
+    Attributes:
+        make: The video, and the share of the intact one's quality that is left; None: what its encoder left is measured.
+        shows: Whether its frames have to be read, or are those of the intact video.
     """
+
+    make: Callable[[], tuple[bytes, float | None]]
+    shows: bool
+
+
+def frames_of(source: Source, rng: np.random.Generator) -> Frames:
+    """The intact video's frames."""
     at = source.content
-    frames = clip_frames(at) if isinstance(at, Path) else photographed(at, rng)
-    intact = read_video(encoded(frames, *NEARLY_LOSSLESS), frames, network, what.motion_size, reader)
-    ladders = []
+    return clip_frames(at) if isinstance(at, Path) else photographed(at, rng)
+
+
+def _intact(frames: Frames) -> tuple[bytes, float]:
+    return encoded(frames, *NEARLY_LOSSLESS), 1.0
+
+
+def _at_fault(frames: Frames, name: str, strength: float, seed: int) -> tuple[bytes, float]:
+    altered, share = FAULTS[name](frames, strength, np.random.default_rng(seed))
+    return encoded(altered, *NEARLY_LOSSLESS), share
+
+
+def _coded(frames: Frames, name: str, strength: float) -> tuple[bytes, None]:
+    codec, options, _ = CODECS[name]
+    return encoded(frames, codec, options, drawn_crf(name, strength)), None
+
+
+def steps_of(frames: Frames, what: Reading, rng: np.random.Generator) -> Iterator[list[Step]]:
+    """The steps of every ladder after the intact video; what ``rng`` gives does not depend on which of them are made."""
     for name in what.ladders:
-        steps = [{**intact, "share": torch.tensor(1.0)}]
+        shows, steps = what.frames and name not in AS_THEY_WERE, []
         for strength in np.clip(np.array(what.strengths) + rng.uniform(-0.1, 0.1, len(what.strengths)), 0, 1):
             if name in FAULTS:
-                altered, share = FAULTS[name](frames, float(strength), np.random.default_rng(rng.integers(1 << 32)))
-                video = encoded(altered, *NEARLY_LOSSLESS)
+                make = partial(_at_fault, frames, name, float(strength), int(rng.integers(1 << 32)))
             else:
-                codec, options, _ = CODECS[name]
-                video, share = encoded(frames, codec, options, drawn_crf(name, float(strength))), None
-            shown = reader if what.frames and name not in AS_THEY_WERE else None
-            found = read_video(video, frames, network, what.motion_size, shown)
-            steps.append({**intact, **found, "share": found["share"] if share is None else torch.tensor(share)})
-        ladders.append({key: torch.stack([step[key] for step in steps]) for key in steps[0]})
-    return {key: torch.stack([one[key] for one in ladders]).float().numpy() for key in ladders[0]}
+                make = partial(_coded, frames, name, float(strength))
+            steps.append(Step(make, shows))
+        yield steps
 
 
-def read_video(video: bytes, frames: Frames, network: SlowFast, motion_size: int,
-               reader: Engine | None) -> dict[str, torch.Tensor]:  # fmt: skip
-    """Motion features of one video, the share that an encoder left of its quality, and what the image model reads."""
+def read_motion(source: Source, what: Reading, network: SlowFast, rng: np.random.Generator) -> dict[str, Floats]:
+    """What the frozen motion network makes of ladders of one source; the first step of each is the intact video.
+
+    Returns:
+        ``share (ladders, steps)``; ``slow``, ``fast (ladders, steps, CLIPS, features)``.
+    """
+    frames = frames_of(source, rng)
+
+    def read(video: bytes, share: float | None) -> dict[str, torch.Tensor]:
+        slow, fast, left = _motion(video, frames, network, what.motion_size)
+        return {"slow": slow, "fast": fast, "share": torch.tensor(left if share is None else share)}
+
+    intact = read(*_intact(frames))
+    return _stacked([[intact, *(read(*step.make()) for step in steps)] for steps in steps_of(frames, what, rng)])
+
+
+def read_frames(source: Source, what: Reading, reader: Engine, rng: np.random.Generator) -> dict[str, Floats]:
+    """What the frozen image model makes of the same ladders.
+
+    Returns:
+        ``raw (ladders, steps)``, ``query.P (ladders, steps, C)``: means over frames and prompts.
+    """
+    frames = frames_of(source, rng)
+
+    def read(video: bytes) -> dict[str, torch.Tensor]:
+        with open_video(video) as opened:
+            times = uniform_times(opened.facts.duration, FRAMES, 0.0)
+            pixels = [one.pixels for one in opened.moments(times)]
+        return frame_readings(reader, [resize_square(np.asarray(one, np.uint8), reader.size) for one in pixels])
+
+    intact = read(_intact(frames)[0])
+    return _stacked([[intact, *(read(step.make()[0]) if step.shows else intact for step in steps)]
+                     for steps in steps_of(frames, what, rng)])  # fmt: skip
+
+
+def frame_readings(reader: Engine, frames: Iterable[npt.NDArray[np.float32]]) -> dict[str, torch.Tensor]:
+    """Mean quality ``raw`` and mean queries ``query.P (C,)`` of frames as the image model sees them, in [0, 1]."""
+    read = reader.run(torch.stack([to_network(one) for one in frames]))
+    return {"raw": read.raw.mean()} | {f"query.{p}": query.mean((0, 1)) for p, query in enumerate(read.queries)}
+
+
+def _motion(
+    video: bytes, frames: Frames, network: SlowFast, motion_size: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Motion features ``(CLIPS, features)`` of both pathways, and the share that an encoder left of the quality."""
     with open_video(video) as opened:
         times = uniform_times(opened.facts.duration, FRAMES, 0.0)
         moments = list(opened.moments(times, clip_frames=network.config.frames, clip_side=motion_size, clip_rate=RATE))
-    pixels = [np.asarray(one.pixels, np.uint8) for one in moments]
-    likeness = [ssim(frames[min(len(frames) - 1, int(one.time * RATE + 0.5))], shown)
-                for one, shown in zip(moments, pixels, strict=True)]  # fmt: skip
+    likeness = [ssim(frames[min(len(frames) - 1, int(one.time * RATE + 0.5))], np.asarray(one.pixels, np.uint8))
+                for one in moments]  # fmt: skip
     counted = counted_clips([one.clip_frames for one in moments], network.config.frames)
     features = {
         number: clip_features(network, clip) for number in counted if (clip := moments[number].clip) is not None
     }
     slow, fast = zip(*(features[counted[number % len(counted)]] for number in range(CLIPS)), strict=True)
-    found = {
-        "slow": torch.stack(slow),
-        "fast": torch.stack(fast),
-        "share": torch.tensor(coding_share(float(np.mean(likeness)))),
-    }
-    if reader is None:
-        return found
-    read = reader.run(torch.stack([to_network(resize_square(one, reader.size)) for one in pixels]))
-    return found | {"raw": read.raw.mean()} | {f"query.{p}": query.mean((0, 1)) for p, query in enumerate(read.queries)}
+    return torch.stack(slow), torch.stack(fast), coding_share(float(np.mean(likeness)))
+
+
+def _stacked(ladders: list[list[dict[str, torch.Tensor]]]) -> dict[str, Floats]:
+    return {key: torch.stack([torch.stack([step[key] for step in steps]) for steps in ladders]).float().numpy()
+            for key in ladders[0][0]}  # fmt: skip

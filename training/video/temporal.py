@@ -1,8 +1,8 @@
 """Give the embedded model its temporal part: ``python training/video/temporal.py --biq2021 DIR --cache DIR --out DIR ...``.
 
-Stage 1 cuts windows, stage 2 trains the motion network, stage 3 reads the windows, and whole videos in ladders, with the frozen
-image model and motion network, stage 4 trains the modulator in both forms, stage 5 writes it into the adapter. What a stage
-has made is used again.
+Stage 1 cuts windows and stage 2 trains the motion network. Stage 3 reads the windows, and whole videos in ladders, with the
+frozen motion network, and stage 4 with the frozen image model. Stage 5 trains the modulator in both forms, stage 6 writes it into
+the adapter. What a stage has made is used again: a new image part needs stages 4, 5 and 6.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from faults import FAULTS, SHOWS_IN_FRAMES, Frames, frame_rate_share, motion_of
-from graded import MILD, WHOLE, Reading, Source, read_source
+from graded import MILD, WHOLE, Floats, Reading, Source, frame_readings, read_frames, read_motion
 from modulator import Ladders, Samples, intact_gamma, steps_of, train_modulator
 from motion import MotionStage, Windows, ahead, batches, faulty, open_windows, still, to_clip
 from safetensors.torch import load_file, save_file
@@ -34,7 +34,7 @@ from windows import Window, camera_moves, real_windows
 from genzqa.engine.engine import Engine
 from genzqa.engine.open import pass_key, pass_of
 from genzqa.engine.openvino_engine import OpenVINOEngine, converted
-from genzqa.media.preprocess import resize_square, to_network
+from genzqa.media.preprocess import resize_square
 from genzqa.model.adapter import WEIGHTS, load_scorer, save_adapter
 from genzqa.model.config import MotionSizes, VideoConfig
 from genzqa.model.modulator import TemporalQualityModulator
@@ -151,22 +151,29 @@ def trained_network(config: dict[str, Any], out: Path) -> SlowFast:
     return stage.network.eval()
 
 
-def read_windows(config: dict[str, Any], out: Path, model_name: str) -> None:
-    """``samples.safetensors``: what the frozen parts make of every window, as it is and with faults."""
+def read_windows(config: dict[str, Any], out: Path, model_name: str | None) -> None:
+    """What a frozen part makes of every window, as it is and with faults: the image model in ``samples-frames.safetensors``, or
+    without one the motion network in ``samples-motion.safetensors``."""
     count = len(np.load(out / "windows.npz")["rate"])
-    with ProcessPoolExecutor(
-        os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
-    ) as pool:
-        rows = list(pool.map(_read_window, range(count), chunksize=8))
-    tensors = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, out / "samples.safetensors")
+    with _readers(config, out, model_name) as pool:
+        rows = list(pool.map(_window_motion if model_name is None else _window_frames, range(count), chunksize=8))
+    _write(rows, out / f"samples-{_part(model_name)}.safetensors")
+
+
+def _part(model_name: str | None) -> str:
+    return "motion" if model_name is None else "frames"
+
+
+def _write(rows: list[dict[str, Floats]], path: Path, **more: torch.Tensor) -> None:
+    tensors = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]} | more
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a process needs to read windows."""
+    """What a process needs to read windows and videos."""
 
-    reader: Engine
+    reader: Engine | None
     network: SlowFast
     windows: Windows
     whole: npt.NDArray[np.uint8]
@@ -178,13 +185,19 @@ class _Reading:
 _reading: _Reading
 
 
-def _start_reading(config: dict[str, Any], out: Path, model_name: str) -> None:
+def _readers(config: dict[str, Any], out: Path, model_name: str | None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
+    )
+
+
+def _start_reading(config: dict[str, Any], out: Path, model_name: str | None) -> None:
     global _reading
     torch.set_num_threads(1)  # the windows are shared out among processes
-    reader, network = frame_reader(model_name, config["scorer"]["timesteps"]), trained_network(config, out)
+    reader = None if model_name is None else frame_reader(model_name, config["scorer"]["timesteps"])
     whole, coded_whole = (np.load(out / f"{name}.npy", mmap_mode="r") for name in ("whole", "coded-whole"))
-    _reading = _Reading(reader, network, open_windows(out), whole, coded_whole, config["modulator"]["variants"],
-                        config["seed"] + 2)  # fmt: skip
+    _reading = _Reading(reader, trained_network(config, out), open_windows(out), whole, coded_whole,
+                        config["modulator"]["variants"], config["seed"] + 2)  # fmt: skip
 
 
 def frame_reader(model_name: str, timesteps: int) -> Engine:
@@ -196,35 +209,55 @@ def frame_reader(model_name: str, timesteps: int) -> Engine:
     return OpenVINOEngine(*graphs, loaded.model.blocks, loaded.config.preprocessing.size, key, precision="fp32")
 
 
-@torch.inference_mode()
-def _read_window(number: int) -> dict[str, npt.NDArray[np.float32]]:
-    """One row of `Samples`; its chances come of its number, so that any process may read it."""
+@dataclass(frozen=True)
+class _Variant:
+    """A window as it is or with a fault: its clip, the share of its quality that is left, and its frames where they are others than
+    those of the window itself."""
+
+    clip: Frames
+    share: float
+    frames: npt.NDArray[np.uint8] | None
+
+
+def _variants(number: int) -> list[_Variant]:
+    """Of one window; its chances come of its number, so that any process may read it, and any part of it."""
     it, rng = _reading, np.random.default_rng((_reading.seed, number))
     rate, small, whole = float(it.windows.rate[number]), it.windows.small[number], it.whole[number]
-    plain = _readings(it.reader, whole)
-    seen, shares, clips = [plain], [], []
+    found = []
     for variant in range(it.variants):
         name = "none" if variant == 0 or rng.random() < 0.1 else str(rng.choice(list(FAULTS)))
         strength = float(rng.random()) ** 2  # mild ones more often
         clip, share = faulty(small, rate, name, strength, rng)
-        clips.append(to_clip(clip))
-        shares.append(share)
-        if variant:
-            altered = FAULTS[name](whole[1:], strength, rng)[0] if name in SHOWS_IN_FRAMES else None
-            seen.append(plain if altered is None else _readings(it.reader, altered))
-    clips.append(to_clip(still(small, rng)))
-    shares.append(1.0)
-    seen.append(plain)
+        altered = FAULTS[name](whole[1:], strength, rng)[0] if variant and name in SHOWS_IN_FRAMES else None
+        found.append(_Variant(clip, share, altered))
+    found.append(_Variant(still(small, rng), 1.0, None))
+    there = frame_rate_share(rate, motion_of(small))
     for clip, frame, left in zip(
         it.windows.coded[number], it.coded_whole[number], it.windows.coded_share[number], strict=True
     ):
-        clips.append(to_clip(clip))
-        shares.append(float(left) * frame_rate_share(rate, motion_of(small)))
-        seen.append(_readings(it.reader, frame[None]))
-    slow, fast = it.network(torch.stack(clips))
-    row = {"raw": torch.stack([raw for raw, _ in seen]), "slow": slow, "fast": fast, "share": torch.tensor(shares)}
-    row |= {f"query.{p}": torch.stack(layer) for p, layer in enumerate(zip(*(found for _, found in seen), strict=True))}
-    return {name: value.float().numpy() for name, value in row.items()}
+        found.append(_Variant(clip, float(left) * there, frame[None]))
+    return found
+
+
+@torch.inference_mode()
+def _window_motion(number: int) -> dict[str, Floats]:
+    variants = _variants(number)
+    slow, fast = _reading.network(torch.stack([to_clip(one.clip) for one in variants]))
+    return {"slow": slow.float().numpy(), "fast": fast.float().numpy(),
+            "share": np.array([one.share for one in variants], np.float32)}  # fmt: skip
+
+
+@torch.inference_mode()
+def _window_frames(number: int) -> dict[str, Floats]:
+    reader = _reading.reader
+    assert reader is not None
+
+    def read(frames: npt.NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+        return frame_readings(reader, [frame.astype(np.float32) / 255 for frame in frames])
+
+    plain = read(_reading.whole[number])
+    seen = [plain if one.frames is None else read(one.frames) for one in _variants(number)]
+    return {name: torch.stack([one[name] for one in seen]).float().numpy() for name in plain}
 
 
 def drawn_sources(arguments: argparse.Namespace, config: dict[str, Any], name: str) -> list[Source]:
@@ -247,39 +280,39 @@ def drawn_sources(arguments: argparse.Namespace, config: dict[str, Any], name: s
     return sources
 
 
-def read_ladders(config: dict[str, Any], out: Path, model_name: str, name: str, sources: list[Source]) -> None:
-    """``<name>.safetensors``: these sources in ladders, and which of them are held out."""
+def read_ladders(config: dict[str, Any], out: Path, model_name: str | None, name: str, sources: list[Source]) -> None:
+    """``<name>-frames.safetensors``, or without an image model ``<name>-motion.safetensors``: what it makes of these sources in
+    ladders, and which of them are held out."""
     windows = np.load(out / "windows.npz")["source"]
     held = windows[split(windows, config["held_out"], config["seed"])[1]]
     what = Reading(*LADDERS[name], motion_size=config["scorer"]["motion_size"])
     seeds = np.random.SeedSequence(config["seed"] + 4).spawn(len(sources))
-    with ProcessPoolExecutor(
-        os.cpu_count(), get_context("forkserver"), initializer=_start_reading, initargs=(config, out, model_name)
-    ) as pool:
+    with _readers(config, out, model_name) as pool:
         rows = list(pool.map(_read_ladders, sources, [what] * len(sources), seeds))
-    tensors = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
-    tensors["held_out"] = torch.from_numpy(np.isin([one.name for one in sources], held))
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{name}.safetensors")
+    _write(rows, out / f"{name}-{_part(model_name)}.safetensors",
+           held_out=torch.from_numpy(np.isin([one.name for one in sources], held)))  # fmt: skip
 
 
 @torch.inference_mode()
-def _read_ladders(source: Source, what: Reading, seed: np.random.SeedSequence) -> dict[str, npt.NDArray[np.float32]]:
-    return read_source(source, what, _reading.reader, _reading.network, np.random.default_rng(seed))
+def _read_ladders(source: Source, what: Reading, seed: np.random.SeedSequence) -> dict[str, Floats]:
+    rng, reader = np.random.default_rng(seed), _reading.reader
+    return (
+        read_motion(source, what, _reading.network, rng) if reader is None else read_frames(source, what, reader, rng)
+    )
 
 
-def _readings(reader: Engine, frames: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Mean quality and mean queries ``(C,)`` of a window's frames."""
-    found = reader.run(torch.stack([to_network(frame.astype(np.float32) / 255) for frame in frames]))
-    return found.raw.mean(), [query.mean((0, 1)) for query in found.queries]
+def _stored(out: Path, name: str) -> dict[str, torch.Tensor]:
+    """What both frozen parts made of windows or ladders."""
+    return load_file(out / f"{name}-motion.safetensors") | load_file(out / f"{name}-frames.safetensors")
 
 
 def fit_modulators(config: dict[str, Any], out: Path, model_name: str) -> None:
     """``modulator-<form>.safetensors`` of both forms, and their figures in ``modulator.json``."""
-    blocks, stored = load_scorer(model_name).model.blocks, load_file(out / "samples.safetensors")
+    blocks, stored = load_scorer(model_name).model.blocks, _stored(out, "samples")
     samples = Samples(stored["raw"], [stored[f"query.{p}"] for p in range(len(blocks))], stored["slow"], stored["fast"],
                       stored["share"])  # fmt: skip
     chosen, held = split(np.load(out / "windows.npz")["source"], config["held_out"], config["seed"])
-    whole = {name: load_file(out / f"{name}.safetensors") for name in LADDERS}
+    whole = {name: _stored(out, name) for name in LADDERS}
     learned, unseen = (
         [_ladders(stored, len(blocks), held_out) for stored in whole.values()] for held_out in (False, True)
     )
@@ -340,9 +373,9 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of real clips (MP4)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="mini", help="the image model to build on")
-    parser.add_argument("--embedded", type=Path, help="src/genzqa/embedded/mini, for stage 5")
+    parser.add_argument("--embedded", type=Path, help="src/genzqa/embedded/mini, for stage 6")
     parser.add_argument("--form", choices=FORMS, default="published", help="of the modulator that is written")
-    parser.add_argument("--stage", type=int, choices=range(1, 6), nargs="*", default=[1, 2, 3, 4])
+    parser.add_argument("--stage", type=int, choices=range(1, 7), nargs="*", default=[1, 2, 3, 4, 5])
     arguments = parser.parse_args()
     config = tomllib.loads((Path(__file__).parent / "video.toml").read_text())
     out: Path = arguments.out
@@ -351,13 +384,14 @@ def main() -> None:
         make_windows(arguments, config, load_scorer(arguments.model).config.preprocessing.size)
     if 2 in arguments.stage:
         train_motion(config, out)
-    if 3 in arguments.stage:
-        read_windows(config, out, arguments.model)
-        for name in LADDERS:
-            read_ladders(config, out, arguments.model, name, drawn_sources(arguments, config, name))
-    if 4 in arguments.stage:
-        fit_modulators(config, out, arguments.model)
+    for stage, model_name in ((3, None), (4, arguments.model)):
+        if stage in arguments.stage:
+            read_windows(config, out, model_name)
+            for name in LADDERS:
+                read_ladders(config, out, model_name, name, drawn_sources(arguments, config, name))
     if 5 in arguments.stage:
+        fit_modulators(config, out, arguments.model)
+    if 6 in arguments.stage:
         write_adapter(config, out, arguments.embedded, arguments.form)
 
 
