@@ -20,6 +20,7 @@ from genzqa.errors import ConfigError, DataError, TrainingError
 from genzqa.training.mini import pristine as pristine_module
 from genzqa.training.mini.degradations import DEGRADATIONS, graded_target
 from genzqa.training.mini.latents import open_latents
+from genzqa.training.mini.losses import score_losses
 from genzqa.training.mini.opinions import opinions
 from genzqa.training.mini.photos import KINDS, Copies, make_group, open_biq2021
 from genzqa.training.mini.plan import MiniPlan, read_mini_plan
@@ -29,6 +30,7 @@ from recipes import miniature_biq2021, random_encoder
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "configs" / "mini.yaml"
 PHOTO = ROOT / "examples" / "photos" / "parrots.jpg"
+PART = {"steps": 1, "clean": 2, "pairs": 1, "rate": 1e-3, "as_scored": 0, "order": 1, "check_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +49,14 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed plan with three steps a part, and two parts."""
+    """The committed plan with three steps a part, and three parts: one after the other, and one taught by both and the heads."""
     plan = yaml.safe_load(PLAN.read_text())
     plan["encoder"] = {"directions": 4, "photos": 4}
     plan["latents"] |= {"biq2021_groups": 3, "biq2021_singles": 5, "pristine_groups": 2}
-    plan["denoiser"] = [
-        plan["denoiser"][0] | {"steps": 3, "clean": 3, "pairs": 1, "check_every": 1, "precision": "fp32"}
-    ] * 2
-    plan["readout"] |= {"epochs": 2, "clean": 3, "pairs": 1}
+    part = plan["denoiser"][0] | {"steps": 3, "clean": 5, "pairs": 1, "check_every": 1, "precision": "fp32"}
+    plan["denoiser"] = [part, part | {"anew": True}, part | {"taught": True}]
+    plan["heads"] = {"count": 2, "steps": 3, "clean": 5, "pairs": 1, "rate": 1e-3, "order": 4.0}
+    plan["readout"] = {"epochs": 2, "clean": 3, "pairs": 1, "rate": 1e-3, "weight_decay": 0.05, "order": 4.0}
     plan["scorer"]["preprocessing"]["size"] = 64
     plan["validation"] = 8
     path = tmp_path_factory.mktemp("plan") / "tiny.yaml"
@@ -78,7 +80,8 @@ def run(plan: Path, database: Path, pristine: Path | None, out: Path, stop_at: s
 def finished(tiny: Path, database: Path, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     said = run(tiny, database, pristine, out)
-    assert said == ["encoder", "latents", "denoiser, part 1", "denoiser, part 2", "readout", "calibration"]
+    parts = [f"denoiser, part {number}" for number in (1, 2, 3)]
+    assert said == ["encoder", "latents", "heads", *parts, "readout", "calibration"]
     return out
 
 
@@ -98,7 +101,7 @@ def test_without_pristine_photos_the_best_scored_stand_in(
 
 
 def test_the_recipe_makes_a_model_that_scores(finished: Path) -> None:
-    before, state = (load_file(finished / f"{name}.safetensors") for name in ("denoiser.1", "scorer"))
+    before, state = (load_file(finished / f"{name}.safetensors") for name in ("denoiser.2", "scorer"))
     assert all(value.isfinite().all() for value in state.values())
     changed = {name.split(".")[1] for name in state if not torch.equal(state[name], before[name])}
     assert changed >= {"unet", "prompts", "readout"}
@@ -150,12 +153,12 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(
         run(tiny, database, pristine, out, stop_at="latents")
     shards = {path.name: path.stat().st_mtime_ns for path in (out / "latents").glob("*.npz")}
     assert shards
-    for stage in ("denoiser, part 1", "denoiser, part 2"):
+    for stage in ("heads", *(f"denoiser, part {number}" for number in (1, 2, 3))):
         with pytest.raises(KeyboardInterrupt):
             run(tiny, database, pristine, out, stop_at=stage)
-        assert list(out.glob("*.state"))  # of the step before the one that was lost
+        assert stage == "heads" or list(out.glob("*.state"))  # of the step before the one that was lost
     assert all((out / "latents" / name).stat().st_mtime_ns == made for name, made in shards.items())
-    assert run(tiny, database, pristine, out) == ["denoiser, part 2", "readout", "calibration"]
+    assert run(tiny, database, pristine, out) == ["denoiser, part 3", "readout", "calibration"]
     assert not list(out.glob("*.state"))
     last, wanted = (load_file(folder / "scorer.safetensors") for folder in (out, finished))
     assert [name for name in wanted if not torch.equal(last[name], wanted[name])] == []
@@ -194,9 +197,11 @@ def test_a_photo_that_cannot_be_read_is_named(tiny: Path, database: Path, pristi
 @pytest.mark.parametrize(("change", "message"), [
     ({"validation": 0}, "validation"),
     ({"denoiser": []}, "denoiser"),
+    ({"denoiser": [PART]}, "heads teach"),
+    ({"denoiser": [PART | {"taught": True}], "heads": None}, "nobody"),
     ({"teachers": {}}, "teachers"),
     ({"encoder": {"directions": 8}}, "encoder.photos"),
-    ({"denoiser": [{"steps": 1, "clean": 2, "pairs": 2, "rate": 1e-3, "as_scored": 0, "order": 1, "check_every": 1}]}, "fewer"),
+    ({"denoiser": [PART | {"pairs": 2}]}, "fewer"),
     ({"data": ["biq2021"]}, "data"),
 ])  # fmt: skip
 def test_a_wrong_field_is_named(change: dict, message: str, tiny: Path, tmp_path: Path) -> None:
@@ -227,7 +232,9 @@ def test_the_command(
     monkeypatch.setattr(module, "NEEDED", ())
     outlined = CliRunner().invoke(app, [*arguments, *data, "--dry-run"])
     assert outlined.exit_code == 0, outlined.output
-    assert "denoiser, part 2: 3 steps of 5 views" in outlined.output
+    assert "heads: 2 of 3 steps" in outlined.output
+    assert "denoiser, part 2: 3 steps of 7 views\n" in outlined.output
+    assert "denoiser, part 3: 3 steps of 7 views, taught by what is before it\n" in outlined.output
     assert "stand in" not in outlined.output
     alone = CliRunner().invoke(app, [*arguments, *data[:2], "--dry-run"])
     assert alone.exit_code == 0, alone.output
@@ -285,12 +292,40 @@ def test_latents_hold_what_was_asked_for_and_every_row_is_drawn(finished: Path) 
         assert (rows[:2] % 3 == 0).all()
         np.testing.assert_array_equal(rows[4:], (rows[:2, None] + [1, 2]).ravel())
     assert {int(row) for rows in drawn for row in rows} == set(range(20))
+    photos = np.flatnonzero((latents.kind == 0).numpy())
+    assert {int(row) for rows in drawn for row in rows[2:4]} == set(
+        photos
+    )  # those with copies are shown as often as others
     told = latents.scored_by(opinions(latents))
     assert torch.equal(told.mos[:9], latents.mos[:9])
     assert told.mos.isfinite().all()
     batch = told.batch(drawn[0], 4, 2)
     ladder = torch.cat([batch.target[:2, None], batch.target[4:].view(2, 2)], 1)
     assert (ladder.diff(dim=1) < 0).all()
+
+
+def test_what_is_taught_aims_at_its_teachers_and_not_at_the_mos(finished: Path, tiny: Path) -> None:
+    """The mean of the heads and of the parts before is what the last part learns, of copies too."""
+    plan = read_mini_plan(tiny)
+    latents = open_latents(finished / "latents")
+    said = [np.load(finished / name) for name in ("heads.npy", "denoiser.1.said.npy", "denoiser.2.said.npy")]
+    assert all(one.shape == (len(latents),) and one.std() > 0 for one in said)
+    first, second = (load_file(finished / f"denoiser.{number}.safetensors") for number in (1, 2))
+    assert any(not torch.equal(first[name], second[name]) for name in first if "unet" in name)
+    opinion = torch.from_numpy(np.mean(said, 0))
+    taught = latents.taught_by(opinion)
+    rows = next(iter(latents.draws(clean=3, pairs=1, steps=1, seed=plan.seed)))
+    batch = taught.batch(rows, 3, 1)
+    assert batch.taught is not None
+    torch.testing.assert_close(batch.taught, opinion[rows])
+    assert (
+        batch.target[:1] > batch.target[3]
+    ).all()  # the ladder that is owed begins at what teachers say of the photo
+    torch.testing.assert_close(batch.target[:3], opinion[rows[:3]])
+    losses = score_losses(opinion[rows], batch)
+    assert losses["taught"] == 0
+    assert "mos" not in losses
+    assert score_losses(opinion[rows] + 5, batch)["taught"].item() == pytest.approx(0.25, rel=1e-4)
 
 
 def test_a_group_is_the_photo_as_scoring_sees_it_and_two_worse_copies() -> None:

@@ -71,6 +71,7 @@ class Latents:
         kind, strength: ``(N,)`` as in `Batch`.
         groups: Number of triples.
         mos: Of the row's photo, ``(N,)`` 0..100; NaN where nobody has scored it.
+        taught: What teachers say of the row itself, ``(N,)`` 0..100.
     """
 
     shards: list[npt.NDArray[np.float16]]
@@ -79,6 +80,7 @@ class Latents:
     strength: torch.Tensor
     groups: int
     mos: torch.Tensor
+    taught: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.share)
@@ -94,10 +96,21 @@ class Latents:
         """With an opinion ``(N,)`` for the rows of photos that nobody has scored."""
         return replace(self, mos=torch.where(self.mos.isnan(), opinion, self.mos))
 
+    @property
+    def photo(self) -> torch.Tensor:
+        """The row of the photo itself, ``(N,)``."""
+        rows = torch.arange(len(self))
+        return torch.where(rows < 3 * self.groups, rows - rows % 3, rows)
+
+    def taught_by(self, opinion: torch.Tensor) -> Latents:
+        """With teachers' opinion ``(N,)`` of every row, and that of the photo itself for its MOS."""
+        return replace(self, mos=opinion[self.photo], taught=opinion)
+
     def draws(self, *, clean: int, pairs: int, steps: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Rows of ``steps`` batches in `Batch`'s order: photos of triples, single photos, copies of the triples."""
+        """Rows of ``steps`` batches in `Batch`'s order: photos of triples, any photos, copies of the triples."""
         rng = np.random.default_rng(seed)
-        pools = [3 * np.arange(self.groups), np.arange(3 * self.groups, len(self))]
+        triples = 3 * np.arange(self.groups)
+        pools = [triples, np.concatenate([triples, np.arange(3 * self.groups, len(self))])]
         queues = [np.empty(0, np.int64), np.empty(0, np.int64)]
         for _ in range(steps):
             taken = []
@@ -112,7 +125,8 @@ class Latents:
     def batch(self, rows: npt.NDArray[np.int64], clean: int, pairs: int) -> Batch:
         """The batch of these rows."""
         target = self.mos[rows] * self.share[rows]
-        return Batch(self.rows(rows), target, self.kind[rows], self.strength[rows], clean, pairs)
+        taught = None if self.taught is None else self.taught[rows]
+        return Batch(self.rows(rows), target, self.kind[rows], self.strength[rows], clean, pairs, taught)
 
 
 @dataclass(frozen=True)

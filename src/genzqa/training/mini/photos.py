@@ -98,7 +98,8 @@ def _decode_all(folder: Path, names: list[str], path: Path) -> None:
 class Batch:
     """``clean`` photos first, then pairs (mild, strong) of degraded copies of the first ``pairs`` photos.
 
-    inputs: latents ``(N, C, h, w)``; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)`` 0..1.
+    inputs: latents ``(N, C, h, w)``; target ``(N,)`` 0..100; kind ``(N,)`` 0 = none; strength ``(N,)`` 0..1; taught: what
+    teachers say of every row, ``(N,)`` 0..100, where there are any.
     """
 
     inputs: torch.Tensor
@@ -107,13 +108,15 @@ class Batch:
     strength: torch.Tensor
     clean: int
     pairs: int
+    taught: torch.Tensor | None = None
 
     def to(self, device: str) -> Batch:
         """The same on this device."""
         inputs, target, kind, strength = (
             one.to(device) for one in (self.inputs, self.target, self.kind, self.strength)
         )
-        return Batch(inputs, target, kind, strength, self.clean, self.pairs)
+        taught = None if self.taught is None else self.taught.to(device)
+        return Batch(inputs, target, kind, strength, self.clean, self.pairs, taught)
 
 
 KINDS = list(DEGRADATIONS)

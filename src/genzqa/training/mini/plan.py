@@ -50,6 +50,8 @@ class Part(Strict):
         as_scored: Share of the rows that see the timestep and the noise of scoring.
         order: Weight of the order of degraded copies.
         check_every: Steps between figures on the validation photos, at which the state is kept.
+        anew: Begins from nothing, and not with the averaged weights of the part before.
+        taught: Learns what the parts before it and the heads say of every row, on the mean, in the place of the photos' MOS.
         precision: Of the products, forward and backward; weights stay in single precision. bf16 halves the time where the
             processor multiplies in it.
     """
@@ -61,6 +63,8 @@ class Part(Strict):
     as_scored: Share
     order: Weight
     check_every: Positive
+    anew: bool = False
+    taught: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")
@@ -68,6 +72,24 @@ class Part(Strict):
         if self.pairs >= self.clean:
             raise ValueError("pairs must be fewer than clean")
         return self
+
+
+class HeadsPart(Strict):
+    """Small networks on the mean and the deviation of every channel of a latent; nothing but teachers (`Part.taught`).
+
+    Attributes:
+        count: Networks, alike but for the chances.
+        steps: Of each: ``clean`` photos, ``pairs`` of them with two copies.
+        rate: Greatest learning rate of AdamW.
+        order: Weight of the order of degraded copies.
+    """
+
+    count: Positive
+    steps: Positive
+    clean: Positive
+    pairs: Positive
+    rate: Rate
+    order: Weight
 
 
 class ReadoutPart(Strict):
@@ -93,6 +115,8 @@ class MiniPlan(Strict):
         data: ``biq2021``, its folder, and ``pristine``, a folder of PNG photos, which may be missing.
         seed: Of every random choice.
         validation: Photos of the official training split that are set aside.
+        heads: Wanted only where a part of the denoiser is taught.
+        readout: None: it stays as the denoiser's last part left it.
     """
 
     recipe: Literal["mini"]
@@ -101,9 +125,18 @@ class MiniPlan(Strict):
     validation: Positive
     encoder: EncoderPlan
     latents: LatentsPlan
+    heads: HeadsPart | None = None
     denoiser: Annotated[list[Part], Field(min_length=1)]
-    readout: ReadoutPart
+    readout: ReadoutPart | None = None
     scorer: ScorerConfig
+
+    @model_validator(mode="after")
+    def _teachers(self) -> MiniPlan:
+        if self.denoiser[0].taught and self.heads is None:
+            raise ValueError("the first part of the denoiser has nobody to be taught by without heads")
+        if self.heads is not None and not any(part.taught for part in self.denoiser):
+            raise ValueError("heads teach, and no part of the denoiser is taught")
+        return self
 
     def settings(self) -> dict[str, Any]:
         """What was given, as plain values, as the stages read it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -35,15 +35,15 @@ from genzqa.training.mini.latents import (
     plain_latents,
     spread_of,
 )
-from genzqa.training.mini.opinions import opinions
+from genzqa.training.mini.opinions import heads_say, opinions
 from genzqa.training.mini.photos import SIDE, Batch, Copies, Photos, open_biq2021
-from genzqa.training.mini.plan import MiniPlan
+from genzqa.training.mini.plan import HeadsPart, MiniPlan, ReadoutPart
 from genzqa.training.mini.pristine import best_scored, open_pristine
 from genzqa.training.mini.readout import captured, fit_readout, standardise
 from genzqa.training.mini.score import ScoreStage, build_scorer
 
 PLAN, SCORER = "plan.json", "scorer.safetensors"
-ENCODER, LATENTS, VALIDATION = "encoder", "latents", "validation.npy"
+ENCODER, LATENTS, VALIDATION, HEADS = "encoder", "latents", "validation.npy", "heads.npy"
 SCALED_ON = 256  # photos, of which means and deviations are taken
 AT_ONCE = 10  # validation photos in one call
 
@@ -85,9 +85,13 @@ class Recipe:
         bytes_needed = views * of_one + 12_000 * SIDE**2 * 3
         yield f"encoder: {plan.encoder.directions} directions, found on {plan.encoder.photos:,} photos"
         yield f"latents of {views:,} views, made once; {bytes_needed / 2**30:.1f} GiB in {self.out}"
+        if plan.heads is not None:
+            yield f"heads: {plan.heads.count} of {plan.heads.steps:,} steps"
         for number, part in enumerate(plan.denoiser, 1):
-            yield f"denoiser, part {number}: {part.steps:,} steps of {part.clean + 2 * part.pairs} views"
-        yield f"readout: {plan.readout.epochs} epochs"
+            taught = ", taught by what is before it" if part.taught else ""
+            yield f"denoiser, part {number}: {part.steps:,} steps of {part.clean + 2 * part.pairs} views{taught}"
+        if plan.readout is not None:
+            yield f"readout: {plan.readout.epochs} epochs"
 
     def run(self, said: Callable[[str], None], progress: Progress = unseen) -> Path:
         """Make what is not yet made.
@@ -110,13 +114,17 @@ class Recipe:
         if not (self.out / VALIDATION).exists():
             said("latents")
             self._make_latents(progress)
+        if self.plan.heads is not None and not (self.out / HEADS).exists():
+            said("heads")
+            self._train_heads(self.plan.heads, progress)
         for number in range(len(self.plan.denoiser)):
             if not self._part(number).exists():
                 said(f"denoiser, part {number + 1}")
                 self._train(number, progress)
         if not (self.out / SCORER).exists():
-            said("readout")
-            self._read_out(progress)
+            if self.plan.readout is not None:
+                said("readout")
+            self._read_out(self.plan.readout, progress)
         said("calibration")
         folder = self.out / "model"
         config = write_model(self.out, folder, self.plan.scorer)
@@ -162,15 +170,36 @@ class Recipe:
         with atomic_file(self.out / VALIDATION) as file:
             np.save(file, seen)
 
+    def _train_heads(self, part: HeadsPart, progress: Progress) -> None:
+        found = heads_say(self._latents, part, self.plan.seed + len(self.plan.denoiser) + 3, progress)
+        with atomic_file(self.out / HEADS) as file:
+            np.save(file, found.numpy())
+
+    def _teachers_say(self, number: int) -> torch.Tensor:
+        """The mean of what the heads, and the parts before part ``number``, say of every row, ``(N,)``."""
+        found = [torch.from_numpy(np.load(self.out / HEADS))] if self.plan.heads is not None else []
+        for part in range(number):
+            kept = self._part(part).with_suffix(".said.npy")
+            if not kept.exists():
+                stage = ScoreStage(new_scorer(self.plan, self.out))
+                stage.load_state_dict(load_file(self._part(part)))
+                rows = np.array_split(np.arange(len(self._latents)), -(-len(self._latents) // AT_ONCE))
+                with atomic_file(kept) as file:
+                    np.save(file, raw_of(stage.eval().model, (self._latents.rows(one) for one in rows)).numpy())
+            found.append(torch.from_numpy(np.load(kept)))
+        return torch.stack(found).mean(0)
+
     def _train(self, number: int, progress: Progress) -> None:
-        """Part ``number`` of the denoiser's training, from the averaged weights of the part before."""
+        """Part ``number`` of the denoiser's training, from the averaged weights of the part before or from nothing."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(self.plan.seed + 2 + number)
         stage = ScoreStage(new_scorer(self.plan, self.out))
-        if number:
-            stage.load_state_dict(load_file(self._part(number - 1)))
         part, photos, latents = self.plan.denoiser[number], self._photos, self._latents
-        if not number:
+        if part.taught:
+            latents = latents.taught_by(self._teachers_say(number))
+        if number and not part.anew:
+            stage.load_state_dict(load_file(self._part(number - 1)))
+        else:
             first = np.flatnonzero((latents.kind == 0).numpy())[-SCALED_ON:]
             standardise(stage.readout, captured(stage.model.eval(), iter([latents.rows(first)])), keep=False)
         stage.to(device)
@@ -187,14 +216,15 @@ class Recipe:
             lambda: {"validation_srcc": srcc_of(average.model.model, seen, mos)}, progress)  # fmt: skip
         keep(average.model.state_dict(), self._part(number))
 
-    def _read_out(self, progress: Progress) -> None:
+    def _read_out(self, part: ReadoutPart | None, progress: Progress) -> None:
         stage = ScoreStage(new_scorer(self.plan, self.out))
         stage.load_state_dict(load_file(self._part(len(self.plan.denoiser) - 1)))
         stage.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        photos, seen = self._photos, np.load(self.out / VALIDATION)
-        history = fit_readout(stage.model, self._latents, seen, photos.mos[photos.indices("validation")], self.plan.readout,
-                              self.plan.seed + 2 + len(self.plan.denoiser), progress)  # fmt: skip
-        write_atomically(self.out / "readout.json", (json.dumps({"validation_srcc": history}) + "\n").encode())
+        if part is not None:
+            photos, seen = self._photos, np.load(self.out / VALIDATION)
+            history = fit_readout(stage.model, self._latents, seen, photos.mos[photos.indices("validation")], part,
+                                  self.plan.seed + 2 + len(self.plan.denoiser), progress)  # fmt: skip
+            write_atomically(self.out / "readout.json", (json.dumps({"validation_srcc": history}) + "\n").encode())
         keep(stage.cpu().state_dict(), self.out / SCORER)
 
     @property
@@ -234,17 +264,22 @@ def new_scorer(plan: MiniPlan, out: Path) -> GenzIQA:
 
 
 @torch.no_grad()
+def raw_of(model: GenzIQA, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """What the model says of latents ``(n, C, h, w)``, part by part, as scoring reads them; ``(N,)``."""
+    device, steps, found = model.alphas_cumprod.device, scoring_timesteps(model.config.timesteps), []
+    for rows in parts:
+        shape = rows.shape[1:]
+        noise = fixed_noise(len(steps), (shape[0], shape[1], shape[2]), model.config.seed).to(device)
+        found.append(model.score_trace(model.trace(rows.to(device), noise, steps), shape[1:]).raw.cpu())
+    return torch.cat(found)
+
+
 def srcc_of(
     model: GenzIQA,
     latents: np.ndarray[tuple[int, ...], np.dtype[np.float16]],
     mos: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> float:
     """Rank correlation with MOS of what the model says of latents ``(n, C, h, w)``."""
-    device, shape = model.alphas_cumprod.device, latents.shape[1:]
-    steps = scoring_timesteps(model.config.timesteps)
-    noise = fixed_noise(len(steps), (shape[0], shape[1], shape[2]), model.config.seed).to(device)
-    found = []
-    for part in np.array_split(latents, -(-len(latents) // AT_ONCE)):
-        rows = torch.from_numpy(part).float().to(device)
-        found.append(model.score_trace(model.trace(rows, noise, steps), shape[1:]).raw.cpu())
-    return round(float(spearmanr(torch.cat(found).numpy(), mos.tolist()).statistic), 4)
+    parts = np.array_split(latents, -(-len(latents) // AT_ONCE))
+    raw = raw_of(model, (torch.from_numpy(part).float() for part in parts))
+    return round(float(spearmanr(raw.numpy(), mos.tolist()).statistic), 4)
