@@ -21,7 +21,7 @@ from genzqa.training.mini import pristine as pristine_module
 from genzqa.training.mini.degradations import DEGRADATIONS, graded_target
 from genzqa.training.mini.latents import open_latents
 from genzqa.training.mini.losses import score_losses
-from genzqa.training.mini.opinions import opinions
+from genzqa.training.mini.opinions import heads_say, opinions
 from genzqa.training.mini.photos import KINDS, Copies, make_group, open_biq2021
 from genzqa.training.mini.plan import MiniPlan, read_mini_plan
 from genzqa.training.mini.run import Recipe
@@ -326,6 +326,13 @@ def test_what_is_taught_aims_at_its_teachers_and_not_at_the_mos(finished: Path, 
     assert losses["taught"] == 0
     assert "mos" not in losses
     assert score_losses(opinion[rows] + 5, batch)["taught"].item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_head_whose_loss_is_not_finite_stops_the_recipe(finished: Path, tiny: Path) -> None:
+    latents, part = open_latents(finished / "latents"), read_mini_plan(tiny).heads
+    assert part is not None
+    with pytest.raises(TrainingError, match="nan at step"):
+        heads_say(latents.scored_by(torch.full((len(latents),), torch.nan)), part, 0)
 
 
 def test_a_group_is_the_photo_as_scoring_sees_it_and_two_worse_copies() -> None:

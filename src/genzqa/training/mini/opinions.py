@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from genzqa.errors import TrainingError
 from genzqa.training.mini.fitting import Progress, learning_rate, unseen
 from genzqa.training.mini.latents import Latents
 from genzqa.training.mini.losses import score_losses
@@ -29,7 +30,9 @@ def opinions(latents: Latents) -> torch.Tensor:
     square = table.T @ table
     weight = torch.linalg.solve(square + _RIDGE * torch.diag(square.diagonal()), table.T @ (target - target.mean()))
     found = (pooled @ weight + target.mean()).clamp(5, 95).float()
-    return latents.photo.new_zeros(len(latents)).float().index_copy(0, torch.from_numpy(rows), found)[latents.photo]
+    everywhere = torch.zeros(len(latents))
+    everywhere[rows] = found
+    return everywhere[latents.photo]
 
 
 def _pooled(latents: Latents, rows: npt.NDArray[np.int64]) -> Tensor:
@@ -43,6 +46,9 @@ def heads_say(latents: Latents, part: HeadsPart, seed: int, progress: Progress =
 
     Returns:
         What they say of every row on the mean, ``(N,)`` 0..100.
+
+    Raises:
+        TrainingError: If a loss is not finite.
     """
     read = _pooled(latents, np.arange(len(latents)))
     photos = read[latents.kind == 0]
@@ -61,6 +67,8 @@ def heads_say(latents: Latents, part: HeadsPart, seed: int, progress: Progress =
             batch = Batch(read[rows], target, latents.kind[rows], latents.strength[rows], part.clean, part.pairs)
             score = 100 * head(batch.inputs).squeeze(1).sigmoid()
             loss = torch.stack(list(score_losses(score, batch, part.order).values())).sum()
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss became {loss.item()} at step {step + 1}", subject=f"head {number + 1}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
