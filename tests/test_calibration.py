@@ -8,7 +8,7 @@ import pytest
 from genzqa.model.config import Calibration
 from genzqa.model.diffusion import fixed_noise, scoring_timesteps
 from genzqa.result import grade_of
-from genzqa.scoring.calibration import calibrate, fit_calibration, measured_coverage
+from genzqa.scoring.calibration import calibrate, fit_calibration, hold_elsewhere, measured_coverage
 
 
 def panel(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,11 +34,32 @@ def test_the_map_is_strictly_rising_and_covers_the_scale(calibration: Calibratio
     assert calibrate(1e9, calibration)[0] == 100
 
 
+def coverage(raw: np.ndarray, mos: np.ndarray, calibration: Calibration) -> float:
+    bounds = np.array([calibrate(value, calibration)[1] for value in raw])
+    return float(np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1])))
+
+
+def test_an_interval_made_to_hold_elsewhere_does_and_is_nowhere_narrower(calibration: Calibration) -> None:
+    raw, mos = panel(1000, 3)
+    other_raw, other = panel(1000, 4)
+    elsewhere = np.clip(other - 15, 0, 100)  # stricter observers
+    assert coverage(other_raw, elsewhere, calibration) < 0.85
+    wider = hold_elsewhere(calibration, raw, np.clip(mos - 15, 0, 100), source="those of others")
+    assert coverage(other_raw, elsewhere, wider) > 0.93
+    for value in np.linspace(0, 100, 301):
+        (score, (low, high), place), (before, (its_low, its_high), its_place) = (
+            calibrate(value, one) for one in (wider, calibration)
+        )
+        assert (score, place) == (before, its_place)
+        assert low <= its_low + 1e-5
+        assert high >= its_high - 1e-5
+    assert wider.source == "synthetic; interval no narrower than those of others ask for"
+
+
 def test_coverage_on_new_photos(calibration: Calibration) -> None:
     raw, mos = panel(4000, 2)
+    assert 0.93 <= coverage(raw, mos, calibration) <= 0.99
     bounds = np.array([calibrate(value, calibration)[1] for value in raw])
-    covered = np.mean((bounds[:, 0] <= mos) & (mos <= bounds[:, 1]))
-    assert 0.93 <= covered <= 0.99
     assert (bounds[:, 1] - bounds[:, 0]).mean() < 55  # an interval of everything would cover too
 
 

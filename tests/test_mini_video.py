@@ -128,12 +128,7 @@ def ladders() -> Iterator[dict[str, list[list[bytes]]]]:
         sys.path.remove(folder)
 
 
-RISES = pytest.mark.xfail(
-    strict=True, reason="freezes for half of the time cost these three no more than those for a quarter (docs/mini.md)"
-)
-
-
-@pytest.mark.parametrize("ladder", [pytest.param(one, marks=RISES if one == "freeze" else ()) for one in LADDERS])
+@pytest.mark.parametrize("ladder", LADDERS)
 def test_the_mean_score_falls_along_every_ladder(
     scorer: genzqa.Scorer, ladders: dict[str, list[list[bytes]]], ladder: str
 ) -> None:

@@ -1,16 +1,22 @@
-"""Ablations of the method on the embedded model's encoder, at a tiny size."""
+"""The scripts of ``training/mini``: ablations on the embedded model's encoder at a tiny size, and its interval."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from genzqa.model.adapter import read_config
+from genzqa.model.folder import file_sha256
 from genzqa.training.mini.photos import open_biq2021
 from recipes import miniature_biq2021
 
@@ -104,3 +110,31 @@ def test_a_subset_that_is_left_out_is_never_trained_on(recipe, database: Path, t
     assert len(parts["train"]) > 0
     assert not {"test", "validation"} & set(photos.split[parts["train"]])
     assert "test" not in photos.split[parts["validation"]]
+
+
+def test_the_interval_is_widened_in_place_once_and_for_these_weights_alone(tmp_path: Path) -> None:
+    embedded, predictions = tmp_path / "mini", tmp_path / "elsewhere.parquet"
+    shutil.copytree(ROOT / "src" / "genzqa" / "embedded" / "mini", embedded)
+    before = read_config(embedded / "adapter" / "config.json").calibration
+    assert before is not None
+    raw = np.linspace(10, 90, 200)
+    score = np.interp(raw, before.raw_knots, before.score_knots)
+    weights = (embedded / "adapter" / "adapter.safetensors").read_bytes()
+
+    def run(said: np.ndarray) -> subprocess.CompletedProcess[str]:
+        pq.write_table(pa.table({"raw": raw, "quality": np.clip(score - 60, 0, 100), "score": said}), predictions)
+        script = ROOT / "training" / "mini" / "elsewhere.py"
+        command = [sys.executable, str(script), "--predictions", str(predictions), "--embedded", str(embedded)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "is of other weights" in run(score + 1).stderr
+    assert run(score).returncode == 0
+    assert "before" in run(score).stderr
+    after = read_config(embedded / "adapter" / "config.json").calibration
+    assert after is not None
+    assert after.source == f"{before.source}; interval no narrower than 200 images of elsewhere ask for"
+    assert np.interp(80, after.interval_knots, after.interval_low) == pytest.approx(-60, abs=1)
+    assert (after.raw_knots, after.score_knots) == (before.raw_knots, before.score_knots)
+    assert (embedded / "adapter" / "adapter.safetensors").read_bytes() == weights
+    digests = json.loads((embedded / "manifest.json").read_text())
+    assert digests["adapter/config.json"] == file_sha256(embedded / "adapter" / "config.json")

@@ -101,6 +101,40 @@ def widen_interval(
     )
 
 
+def hold_elsewhere(
+    calibration: Calibration, raw: Floats, mos: Floats, *, source: str, coverage: float = 0.95
+) -> Calibration:
+    """The same map, its interval nowhere narrower than photos of another database ask for.
+
+    An interval from photos like those trained on is too narrow for others: what the model says of them is further off, and
+    other observers used another scale. The wider of both bounds is taken along the score, below and above by itself.
+
+    Args:
+        calibration: As fitted on photos like those trained on.
+        raw: Raw scores of photos of a database that nothing was trained on ``(N,)``.
+        mos: Their MOS, its scale laid on 0..100 ``(N,)``.
+        source: What those photos are, for the record.
+        coverage: Nominal coverage of the interval.
+    """
+    score = np.interp(raw, calibration.raw_knots, calibration.score_knots)
+    centres, lows, highs = _residual_quantiles(score, mos - score, coverage)
+    knots = np.union1d(calibration.interval_knots, centres)
+    low = np.minimum(
+        np.interp(knots, calibration.interval_knots, calibration.interval_low), np.interp(knots, centres, lows)
+    )
+    high = np.maximum(
+        np.interp(knots, calibration.interval_knots, calibration.interval_high), np.interp(knots, centres, highs)
+    )
+    return calibration.model_copy(
+        update={
+            "interval_knots": _rounded(knots),
+            "interval_low": _rounded(low),
+            "interval_high": _rounded(high),
+            "source": f"{calibration.source}; interval no narrower than {source} ask for",
+        }
+    )
+
+
 def _monotone_map(raw: Floats, mos: Floats, knots: int) -> tuple[Floats, Floats]:
     """Mean of an isotonic and a linear fit, at equal-count bins, extended at both ends with the linear fit's slope.
 

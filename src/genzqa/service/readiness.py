@@ -16,8 +16,8 @@ from genzqa.service.engine import Engine, Job
 from genzqa.service.refusals import BusyError
 
 EXPECTED = {
-    "c03e4173306bdecbf62205d8f546ea4c1b689c4962fb53bc39f366226689a1cf": 66.0757,  # mini
-    "65775e996efaf407b6bae8fa1c06a766b0eb0a86076e0fdf86905981ff21768c": 79.6415,  # mini-student
+    "89a4f7c41e32e3a47049e9bd7c555f44095ba274057c575b21dea20444c37dfb": 67.0090,  # mini
+    "87ae8f8db1453a50d4a352bb70f957ff73bec79d024a2a59fc61f76c4fcc04ed": 80.0966,  # mini-student
 }
 """Scores of the photo by the SHA-256 of the trained weights; other models must repeat what they said at the start."""
 
