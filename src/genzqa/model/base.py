@@ -110,7 +110,6 @@ def load_base(name: str, *, offline: bool = False, dtype: torch.dtype = torch.fl
                 unet = _load(UNet2DConditionModel, path, "unet", variant=layout.variants["unet"], torch_dtype=dtype)
                 vae = _load(ENCODERS[layout.encoder], path, "vae", variant=layout.variants["vae"], torch_dtype=dtype)
                 encoder, tokenizer = _load_text(path, layout.variants["text_encoder"], dtype) if text else (None, None)
-            _align(unet)  # of a large base this takes as long as the digest, so not after it
         except ModelCorruptError:
             check_recorded(model, path, found.result())  # says more, where this is why
             raise
