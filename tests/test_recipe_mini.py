@@ -145,6 +145,24 @@ def test_a_finished_recipe_is_not_made_again(finished: Path, tiny: Path, databas
     assert (finished / "model" / "adapter" / "adapter.safetensors").read_bytes() == before
 
 
+def test_without_a_readout_at_the_end_the_last_part_is_the_model(
+    finished: Path, tiny: Path, database: Path, pristine: Path, tmp_path: Path
+) -> None:
+    plan = yaml.safe_load(tiny.read_text())
+    del plan["readout"]
+    path, out = tmp_path / "plan.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(plan))
+    shutil.copytree(finished, out)
+    for name in ("plan.json", "scorer.safetensors", "readout.json"):
+        (out / name).unlink()
+    assert run(path, database, pristine, out) == ["calibration"]
+    assert not (out / "readout.json").exists()
+    last, model = (load_file(out / f"{name}.safetensors") for name in ("denoiser.3", "scorer"))
+    assert [name for name in model if not torch.equal(last[name], model[name])] == []
+    refitted = load_file(finished / "scorer.safetensors")
+    assert any(not torch.equal(refitted[name], model[name]) for name in model if "readout" in name)
+
+
 def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(
     finished: Path, tiny: Path, database: Path, pristine: Path, tmp_path: Path
 ) -> None:
