@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from machine import MEBIBYTE, peak_mib
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from genzqa import Scorer
     from genzqa.media.prepare import PreparedPhoto
 
@@ -23,6 +26,7 @@ PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 LONG_ENOUGH = 1.0  # seconds; a shorter measurement is repeated
 CEILING_SIDE = {"cpu": 4096, "cuda": 8192}  # of the matrices whose product is the ceiling
 CEILING_SECONDS = 3.0
+EXPORTING, ELSEWHERE = 16, 60  # photos that integers are fitted to and checked on, none of them one that is measured on
 CLIP = (8, 960, 540)  # seconds, width, height of the video
 
 
@@ -31,6 +35,14 @@ def build(folder: str, weights: str) -> dict[str, Any]:
     import full_size
 
     return {"adapter": str(full_size.build(Path(folder), weights))}
+
+
+def export(adapter: str, folder: str) -> dict[str, Any]:
+    """The package's export in integers, which takes minutes once and is not measured."""
+    from genzqa.scoring.export import export_model
+
+    views = [view(number) for number in range(ELSEWHERE, ELSEWHERE + EXPORTING)]
+    return export_model(f"local-dir:{adapter}", "openvino", Path(folder), precision="int8", photos=views, offline=True)
 
 
 def clip(path: str) -> dict[str, Any]:
@@ -135,18 +147,19 @@ def video(adapter: str, device: str, backend: str, precision: str, path: str, fr
 
 def photos(first: int, count: int, size: int) -> list[PreparedPhoto]:
     """Views of the example photos, number ``first`` and those after it: other photos for other numbers."""
+    from genzqa.media.prepare import prepare_photo
+
+    return [prepare_photo(view(number), size) for number in range(first, first + count)]
+
+
+def view(number: int) -> npt.NDArray[np.uint8]:
+    """One view of one example photo."""
     import numpy as np
     from PIL import Image
 
-    from genzqa.media.prepare import prepare_photo
-
     sources = sorted(PHOTOS.glob("*.jpg"))
-    prepared = []
-    for number in range(first, first + count):
-        with Image.open(sources[number % len(sources)]) as photo:
-            pixels = np.asarray(photo.convert("RGB"))
-        prepared.append(prepare_photo(pixels[8 * (number // len(sources)) :], size))
-    return prepared
+    with Image.open(sources[number % len(sources)]) as photo:
+        return np.asarray(photo.convert("RGB"))[8 * (number // len(sources)) :]
 
 
 @lru_cache(1)  # for several measurements in one process
@@ -201,7 +214,7 @@ def _peak(device: str) -> float:
 
 
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
-    each.__name__: each for each in (build, clip, ceiling, plain, engine, video)
+    each.__name__: each for each in (build, export, clip, ceiling, plain, engine, video)
 }
 
 if __name__ == "__main__":

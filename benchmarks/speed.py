@@ -29,7 +29,9 @@ from machine import machine
 
 CONTESTANTS = Path(__file__).parent / "contestants.py"
 SIDES = {"sd21": 512, "mini": 448}
+CEILINGS = {"fp32": "fp32", "bf16": "bf16", "int8": "bf16"}  # what each precision is held against
 UNSTEADY = 1.1  # between the ceilings before and after
+EXPORTING = 3600.0  # seconds an export may take
 LOADING = 300.0  # seconds a configuration may take besides scoring
 PACKAGES = ("genzqa", "torch", "diffusers", "transformers", "peft", "openvino", "onnxruntime")
 HEADER = (f"{'side':>5}{'steps':>6}{'batch':>6}  {'contestant':<22}{'s':>9}{'photos/s':>10}{'MiB':>8}{'TFLOP':>8}{'TFLOP/s':>9}"
@@ -60,7 +62,7 @@ def read_options() -> argparse.Namespace:
     add("--side", type=int, nargs="+", help="of the network's input, pixels, multiples of 64; default: the model's own")
     add("--timesteps", type=int, nargs="+", choices=(1, 2, 4, 8), default=[2])
     add("--batches", type=int, nargs="+", default=[1, 4], help="photos in one call")
-    add("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    add("--precision", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"], help="int8 with openvino alone")
     add("--backend", nargs="+", choices=("torch", "openvino"), default=["torch"])
     add("--frames", type=int, nargs="+", default=[], help="also score a video by so many frames; mini alone has videos")
     add("--repeats", type=int, default=3, help="rounds of plain and all others in turn; medians count")
@@ -90,6 +92,10 @@ def read_options() -> argparse.Namespace:
         parser.error(f"--side {wrong[0]}: not a multiple of 64")
     if min([options.repeats, *options.batches, *options.frames]) < 1:
         parser.error("--repeats, --batches and --frames count from 1")
+    if "int8" in options.precision and "openvino" not in options.backend:
+        parser.error("--precision int8: only with --backend openvino")
+    if "int8" in options.precision and options.size == "mini":
+        parser.error("--precision int8: mini is too narrow for it")
     if options.compiled and options.device != "cuda":
         parser.error("--compiled: only on a GPU")
     if options.frames and options.size != "mini":
@@ -166,7 +172,9 @@ class Run:
         self.options, self.scratch = options, scratch
         self.measure = measure_here if options.one_process else measure
         self.machine = machine(*PACKAGES)
-        self.ceilings: dict[str, list[float]] = {precision: [] for precision in sorted({"fp32", *options.precision})}
+        self.ceilings: dict[str, list[float]] = {
+            precision: [] for precision in sorted({"fp32", *(CEILINGS[one] for one in options.precision)})
+        }
         self.photos: list[dict[str, Any]] = []
         self.videos: list[dict[str, Any]] = []
 
@@ -206,6 +214,14 @@ class Run:
             (folder / "config.json").write_text(json.dumps(config))
         return str(folder)
 
+    def _in_integers(self, adapter: str) -> str:
+        """That adapter's model, exported; once."""
+        folder = Path(f"{adapter}-int8")
+        if not folder.exists():
+            found = self.measure("export", EXPORTING, adapter=adapter, folder=str(folder))
+            print(f"exported in int8: off by {found['score']:g} points on {found['images']} photos", flush=True)
+        return str(folder)
+
     def _ceilings(self) -> None:
         """At the start and at the end, so that a machine that was busy at one of them shows."""
         for precision, rates in self.ceilings.items():
@@ -218,9 +234,10 @@ class Run:
         """Plain and all configurations of the package, of one size of input and one number of timesteps."""
         plain = Contestant("plain", side, timesteps)
         others = [Contestant("genzqa", side, timesteps, batch, backend, precision) for backend in self.options.backend
-                  for precision in self.options.precision for batch in sorted(self.options.batches)]  # fmt: skip
+                  for precision in self.options.precision for batch in sorted(self.options.batches)
+                  if precision != "int8" or backend == "openvino"]  # fmt: skip
         others += [Contestant("genzqa", side, timesteps, batch, "torch", precision, compiled=True)
-                   for precision in self.options.precision for batch in self.options.compiled]  # fmt: skip
+                   for precision in self.options.precision if precision != "int8" for batch in self.options.compiled]  # fmt: skip
         for number in range(self.options.repeats):
             for one in (plain, *others):
                 if not one.skipped:
@@ -235,8 +252,13 @@ class Run:
         if (needed := self._estimate(one, plain, others)) > self.options.budget:
             one.skipped = f"skipped: it would take {needed:.0f} s, more than the budget of {self.options.budget:g} s"
             return
-        request: dict[str, Any] = {"adapter": self._variant(one.side, one.timesteps), "device": self.options.device,
-                                   "first": number}  # fmt: skip
+        try:
+            adapter = self._variant(one.side, one.timesteps)
+            adapter = self._in_integers(adapter) if one.precision == "int8" else adapter
+        except UnfinishedError as error:
+            one.skipped = f"cannot be exported: {error}"
+            return
+        request: dict[str, Any] = {"adapter": adapter, "device": self.options.device, "first": number}
         if one is not plain:
             request |= {
                 "backend": one.backend,
@@ -257,7 +279,7 @@ class Run:
         if measured := [other for other in (one, *alike) if other.rounds and other.batch <= one.batch]:
             per_photo = max(measured, key=lambda other: other.batch).per_photo
         elif plain.rounds:
-            per_photo = plain.rounds[0]["flop"] / max(self.ceilings[one.precision])
+            per_photo = plain.rounds[0]["flop"] / max(self.ceilings[CEILINGS[one.precision]])
         else:
             return 0.0
         return 2 * one.batch * per_photo
@@ -283,7 +305,7 @@ class Run:
         row |= {
             "tflop_per_photo": flop / 1e12,
             "tflops": rate / 1e12,
-            "of_ceiling": rate / max(self.ceilings[one.precision]),
+            "of_ceiling": rate / max(self.ceilings[CEILINGS[one.precision]]),
         }
         if one is plain:
             return row | {"tflop_of_prompts": plain.rounds[0]["flop_prompts"] / 1e12}
@@ -323,7 +345,7 @@ class Run:
         """After every group, so that a run that is stopped leaves what it has."""
         for row in self.photos:
             if "tflops" in row:  # of the ceilings known by now
-                row["of_ceiling"] = row["tflops"] * 1e12 / max(self.ceilings[row["precision"]])
+                row["of_ceiling"] = row["tflops"] * 1e12 / max(self.ceilings[CEILINGS[row["precision"]]])
         if self.options.out:
             asked = {name: value for name, value in vars(self.options).items() if name not in ("out", "folder")}
             record = {"machine": self.machine, "asked": asked, "photos": self.photos, "videos": self.videos,

@@ -31,7 +31,7 @@ from genzqa.errors import ConfigError, ModelCorruptError, ModelError, OutputErro
 from genzqa.model.adapter import LoadedScorer, load_scorer
 from genzqa.model.genziqa import GenzIQA
 from genzqa.model.genzvqa import FrameReadings, readings
-from genzqa.scoring import export
+from genzqa.scoring import export, parity
 from videos import encode, noise_frames
 
 
@@ -416,9 +416,9 @@ def test_an_exported_model_scores_as_the_model_does(exported: Path, small_video_
     assert dataclasses.replace(made, backend="torch") == plain
     clip = encode(noise_frames(12))
     assert ours.score(clip).score == pytest.approx(theirs.score(clip).score, abs=0.02)
-    parity = json.loads((exported / "parity.json").read_text())
-    assert 0 <= parity["raw"] <= export.CLOSE
-    assert 0 <= parity["video"] <= export.CLOSE
+    told = json.loads((exported / "parity.json").read_text())
+    assert 0 <= told["raw"] <= parity.CLOSE
+    assert 0 <= told["video"] <= parity.CLOSE
 
 
 def test_it_says_that_it_cannot_draw_maps(exported: Path, tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_changed_export_is_refused(exported: Path, tmp_path: Path) -> None:
 def test_an_export_that_is_off_leaves_nothing_behind(
     small_scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "CLOSE", -1.0)
+    monkeypatch.setattr(parity, "CLOSE", -1.0)
     with pytest.raises(ModelCorruptError, match="off by"):
         export.export_model(f"local-dir:{small_scorer}", "openvino", tmp_path / "out" / "graph")
     assert not list((tmp_path / "out").iterdir())

@@ -18,7 +18,8 @@ from genzqa.model.cross_attention import Block
 from genzqa.model.genzvqa import FrameReadings
 
 Backend = Literal["torch", "openvino", "onnx"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
+INT8 = "`genzqa export --to openvino --precision int8 --photos PHOTOS DIR`, then score with --model local-dir:DIR"
 MANY = 16  # photos in one call; from there on it is worth finding out how many are fastest
 FEW = 4  # under way together until then: bounds memory
 WAVE = 8  # calls in turn that are handed over at once: a core that is done with its own takes the next without waiting
@@ -31,7 +32,8 @@ class EngineOptions:
     Attributes:
         backend: ``torch``, ``openvino`` (extra of that name; CPUs) or ``onnx`` (extra ``onnx``).
         precision: Of the networks' weights and activations. What the score hangs on stays in single precision, and so does a
-            model too narrow to keep its scores otherwise, as `mini`; results name the precision a model was run in.
+            model too narrow to keep its scores otherwise, as `mini`; results name the precision a model was run in. ``int8`` is
+            for models that were exported in it.
         device: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``; for torch.
 
     Raises:
@@ -44,7 +46,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         for name, value, known in (("backend", self.backend, ("torch", "openvino", "onnx")),
-                                   ("precision", self.precision, ("fp32", "bf16"))):  # fmt: skip
+                                   ("precision", self.precision, ("fp32", "bf16", "int8"))):  # fmt: skip
             if value not in known:
                 raise ConfigError(f"the {name} {value!r} is not known", hint=f"use one of {', '.join(known)}")
         if self.backend != "torch" and self.device not in ("auto", "cpu"):

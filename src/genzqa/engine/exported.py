@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from genzqa.engine.engine import Engine, EngineOptions, Precision
 from genzqa.engine.onnx_engine import MODEL, OnnxEngine
 from genzqa.engine.open import OpenModel, other_pass_for_frames
-from genzqa.engine.openvino_engine import ENCODER, READER, OpenVINOEngine
+from genzqa.engine.openvino_engine import ENCODER, READER, OpenVINOEngine, require_integers
 from genzqa.errors import ConfigError, ModelCorruptError
 from genzqa.model.adapter import CONFIG, WEIGHTS, build_temporal, locate_adapter, read_weights
 from genzqa.model.config import ScorerConfig, read_config
@@ -57,7 +57,8 @@ def open_export(name: str, options: EngineOptions) -> OpenModel:
 
     Raises:
         ModelCorruptError: If a file is missing, damaged or changed.
-        ConfigError: If its runtime is not installed, or another one, another precision or a GPU is asked for.
+        ConfigError: If its runtime is not installed, another one, another precision or a GPU is asked for, or this processor cannot
+            run it as it was checked.
     """
     folder = locate_adapter(parse_name(name))
     card, config = _read_card(folder), read_config(folder / CONFIG)
@@ -89,11 +90,17 @@ def open_export(name: str, options: EngineOptions) -> OpenModel:
 
 
 def engine_of(folder: Path, card: ExportCard, config: ScorerConfig) -> Engine:
-    """Runs the graph in a folder, with that folder's weights alone."""
+    """Runs the graph in a folder, with that folder's weights alone.
+
+    Raises:
+        ConfigError: If its runtime is not installed, or this processor would give other scores in its precision.
+    """
     blocks = [Block(**layer.model_dump()) for layer in card.blocks]
     size, key = config.preprocessing.size, f"{card.backend}/{card.precision}/{card.weights_sha256}/{folder.name}"
     if card.backend == "onnx":
         return OnnxEngine(folder / MODEL, blocks, size, key)
+    if card.precision == "int8":
+        require_integers()
     return OpenVINOEngine(folder / ENCODER, folder / READER, blocks, size, key, precision=card.precision)
 
 

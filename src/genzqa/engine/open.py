@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from genzqa import __version__
-from genzqa.engine.engine import Engine, EngineOptions, Precision
+from genzqa.engine.engine import INT8, Engine, EngineOptions, Precision
 from genzqa.errors import ConfigError
 from genzqa.model.adapter import LoadedScorer, is_wide, load_scorer, locate_adapter
 from genzqa.model.cross_attention import Block
@@ -96,6 +96,8 @@ def open_model(name: str, options: EngineOptions, *, offline: bool = False) -> O
         return open_student(student, name, options)
     if is_export(locate_adapter(parse_name(name))):
         return open_export(name, options)
+    if options.precision == "int8":
+        raise ConfigError("only an exported model runs in int8", subject=name, hint=INT8)
     on_torch = options.backend == "torch"
     device = options.torch_device()
     dtype = _DTYPES[options.precision] if on_torch else torch.float32

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from genzqa.engine import graph
 from genzqa.engine.engine import Engine, Precision
+from genzqa.engine.integers import exact, to_integers
+from genzqa.errors import ConfigError
 from genzqa.model.cross_attention import Block
 from genzqa.model.genzvqa import FrameReadings
 from genzqa.model.registry import cache_folder
@@ -79,7 +81,7 @@ def shared_core() -> Any:
 
 def _compiled(core: Any, model: Any, precision: Precision) -> Any:
     model = core.read_model(str(model)) if isinstance(model, Path) else model
-    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY",
+    hints = {"INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16", "PERFORMANCE_HINT": "LATENCY",
              "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
     return core.compile_model(model, "CPU", hints)
 
@@ -123,3 +125,37 @@ def write_graphs(plan: ScoringPass, folder: Path) -> None:
     ov = graph.require("openvino", "openvino")
     for name, model in zip((ENCODER, READER), graph.to_openvino(plan), strict=True):
         ov.save_model(model, str(folder / name), compress_to_fp16=False)
+
+
+def write_integers(folder: Path, photos: Iterable[Tensor]) -> None:
+    """Have the graphs of `write_graphs` read in integers (`genzqa.engine.integers`), and encode as before: what the encoder rounds
+    away is a photo's own detail.
+
+    Args:
+        folder: With the graphs.
+        photos: Each ``(1, 3, size, size)`` in [-1, 1].
+
+    Raises:
+        ConfigError: If this processor cannot; see `require_integers`.
+    """
+    require_integers()
+    ov, core, made = graph.require("openvino", "openvino"), shared_core(), folder / "integers"
+    encoder, reader = _compiled(core, folder / ENCODER, "fp32"), core.read_model(str(folder / READER))
+    to_integers(reader, (encoder(photo.numpy())[graph.LATENTS] for photo in photos), core)
+    made.mkdir()
+    ov.save_model(reader, str(made / READER), compress_to_fp16=False)
+    del reader  # lets go of the file that is written over
+    for file in made.iterdir():
+        file.replace(folder / file.name)
+    made.rmdir()
+
+
+def require_integers() -> None:
+    """Refuse what would give other scores here than where it was checked.
+
+    Raises:
+        ConfigError: If this processor cuts off sums of integers of eight bits, or the extra is not installed.
+    """
+    if not exact(shared_core()):
+        raise ConfigError("this processor does not add up products of eight-bit integers as they are: scores would be others",
+                          hint="use a processor with VNNI instructions, or export the model in bf16 or fp32")  # fmt: skip
