@@ -26,7 +26,7 @@ PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 LONG_ENOUGH = 1.0  # seconds; a shorter measurement is repeated
 CEILING_SIDE = {"cpu": 4096, "cuda": 8192}  # of the matrices whose product is the ceiling
 CEILING_SECONDS = 3.0
-EXPORTING, ELSEWHERE = 16, 60  # photos that integers are fitted to and checked on, none of them one that is measured on
+EXPORTING, ELSEWHERE = 8, 60  # photos that integers are fitted to and checked on, none of them one that is measured on
 CLIP = (8, 960, 540)  # seconds, width, height of the video
 
 

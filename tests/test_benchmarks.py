@@ -169,7 +169,8 @@ def test_speed_of_both_in_one_run(tmp_path):
     assert record["videos"][0]["seconds"] > 0
 
 
-@pytest.mark.parametrize("wrong", [["--side", "100"], ["--batches", "0"], ["--size", "sd21", "--frames", "2"]])
+@pytest.mark.parametrize("wrong", [["--side", "100"], ["--batches", "0"], ["--size", "sd21", "--frames", "2"],
+                                   ["--size", "sd21", "--precision", "int8"]])  # fmt: skip
 def test_speed_refuses_before_it_measures(wrong):
     done = subprocess.run([sys.executable, BENCHMARKS / "speed.py", *wrong], capture_output=True, text=True)
     assert done.returncode == 2
@@ -190,6 +191,18 @@ def test_flop_are_those_of_the_products_and_convolutions(contestants, plain, sma
     with FlopCounterMode(display=False) as counter:
         model.score(network_input(128, 1)[0])
     assert counter.get_total_flops() == large["prompts"] + large["encode"] + model.config.timesteps * large["step"]
+
+
+def test_speed_in_integers(contestants, plain, wide_scorer, tmp_path):
+    """An export that is made once, and scores what the plain procedure scores."""
+    folder = tmp_path / "int8"
+    adapter = with_config(wide_scorer, tmp_path / "adapter", base=f"local-dir:{wide_scorer.parent / 'base'}")
+    told = contestants.export(str(adapter), str(folder))
+    assert 0 < told["score"] < 0.2
+    measured = contestants.engine(str(folder), "cpu", "openvino", "int8", batch=2, first=0)
+    exact = contestants.plain(str(adapter), "cpu", first=0)
+    assert measured["raw"][0] == pytest.approx(exact["raw"][0], abs=1.2)  # of the 600 units that are 100 points
+    assert len(measured["raw"]) == 2
 
 
 def test_photos_of_a_round_are_different_ones(contestants):

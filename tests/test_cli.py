@@ -128,7 +128,8 @@ def test_an_empty_folder_is_a_warning_and_nothing_at_all_is_an_error(folder, run
     assert "hint:" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["-"], [], ["x.jpg", "--batch-size", "0"], ["x.jpg", "--max-megapixels", "0"],
+@pytest.mark.parametrize("arguments", [["-"], [], [""], ["album", ""], ["x.jpg", "--batch-size", "0"],
+                                       ["x.jpg", "--max-megapixels", "0"],
                                        ["x.jpg", "--model", "./mini"], ["x.jpg", "--csv", "y.jpg"],
                                        ["x.jpg", "--csv", "no/such/folder.csv"], ["x.jpg", "--csv", "album"],
                                        ["x.jpg", "--csv", "/dev/null"], ["x.jpg", "--map", "album/x.jpg"]])  # fmt: skip

@@ -320,8 +320,8 @@ def test_one_of_them_without_memory_makes_them_fewer(small_scorer: Path) -> None
 
 
 @pytest.mark.parametrize("options", [
-    {"backend": "cuda"}, {"precision": "int8"}, {"backend": "openvino", "device": "cuda"}, {"backend": "onnx", "precision": "bf16"},
-    {"device": "tpu"}, {"backend": "onnx"},
+    {"backend": "cuda"}, {"precision": "int4"}, {"precision": "int8"}, {"backend": "openvino", "device": "cuda"},
+    {"backend": "onnx", "precision": "bf16"}, {"backend": "onnx", "precision": "int8"}, {"device": "tpu"}, {"backend": "onnx"},
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(small_scorer: Path, options: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -342,6 +342,25 @@ def test_on_openvino_the_network_is_in_memory_only_while_it_is_needed(small_vide
     assert held() == before + 1
     scorer.score(Image.new("RGB", (64, 64)), quality_map=True)
     assert held() == before + 1  # the same again
+
+
+def test_openvino_runs_a_large_network_on_one_photo_after_another(
+    small_scorer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genzqa.engine import openvino_engine
+
+    name, pixels = (
+        f"local-dir:{small_scorer}",
+        torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1,
+    )
+    small = genzqa.load(name, backend="openvino").model.photos.run(pixels)
+    monkeypatch.setattr(openvino_engine, "LARGE", 0)
+    large = genzqa.load(name, backend="openvino").model.photos
+    found = large.run(pixels)
+    torch.testing.assert_close(found.raw, small.raw, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.block_scores, small.block_scores, atol=1e-3, rtol=0)
+    assert [len(query) for query in found.queries] == [len(query) for query in small.queries]
+    torch.testing.assert_close(large.run(pixels[1:2]).raw, found.raw[1:2], atol=0, rtol=0)
 
 
 def test_openvino_gives_the_scores_of_torch(small_video_scorer: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from genzqa.errors import ConfigError, InputError, ModelCorruptError
 from genzqa.media.prepare import prepare_photo
 from genzqa.media.preprocess import to_network
 from genzqa.model.adapter import load_scorer
+from genzqa.scoring import export as export_module
 from genzqa.scoring import parity
 from genzqa.scoring.calibration import calibrate
 from genzqa.scoring.export import export_model
@@ -87,8 +88,30 @@ def test_the_weights_are_stored_as_integers(exported: Path, wide_scorer: Path, t
     done = CliRunner().invoke(app, ["export", str(other), "--to", "openvino", "--model", f"local-dir:{wide_scorer}"])
     assert done.exit_code == 0, done.output
     assert (exported / "reader.bin").stat().st_size < 0.4 * (other / "reader.bin").stat().st_size
-    assert (exported / "encoder.bin").stat().st_size == (other / "encoder.bin").stat().st_size
-    assert not list(exported.glob("integers*"))
+    assert (exported / "encoder.bin").stat().st_size < 0.4 * (other / "encoder.bin").stat().st_size
+    assert json.loads((exported / "export.json").read_text())["integers"] == ["encoder", "reader"]
+
+
+def test_where_the_encoder_loses_too_much_it_stays_as_it_is(
+    wide_scorer: Path, photos: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With both in integers it is refused once, as if the photos were such."""
+    attempts: list[float] = []
+
+    def refuse_first(found: dict[str, float], *_: object) -> None:
+        attempts.append(found["score"])
+        if len(attempts) == 1:
+            raise ModelCorruptError("it is off")
+
+    monkeypatch.setattr(export_module, "require_close", refuse_first)
+    found = export_model(f"local-dir:{wide_scorer}", "openvino", tmp_path / "out" / "int8", precision="int8",
+                         photos=sorted(photos.iterdir()))  # fmt: skip
+    assert [found["score"]] == attempts[1:]
+    assert attempts[0] != attempts[1]
+    assert json.loads((tmp_path / "out" / "int8" / "export.json").read_text())["integers"] == ["reader"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["int8"]
+    ours, theirs = (genzqa.load(f"local-dir:{one}") for one in (tmp_path / "out" / "int8", exported))
+    assert ours.score(EXAMPLES[0]).raw != theirs.score(EXAMPLES[0]).raw
 
 
 def test_the_denoiser_of_a_trained_model_keeps_its_scores_in_integers(photos: Path, tmp_path: Path) -> None:

@@ -41,17 +41,19 @@ def find_inputs(paths: Sequence[str], suffixes: Iterable[str], *, skip_folder: s
         skip_folder: Never walked: the folder that the maps go to.
 
     Raises:
-        ConfigError: If a path is ``-``, or nothing at all was found.
+        ConfigError: If a path is ``-`` or empty, or nothing at all was found.
     """
     if "-" in paths:
         raise ConfigError("nothing is read from standard input", subject="-",
                           hint="save it to a file and give its name; a file called - is written ./-")  # fmt: skip
+    if "" in paths:
+        raise ConfigError("an empty name names no file", hint="a variable in the command may be unset")
     found = Found()
     walk = _Walk(tuple(suffixes), found, skip_folder)
     by_folder: set[str] = set()
     named: set[str] = set()
     for path in _expand(paths):
-        if not Path(path).is_dir() or not path:
+        if not Path(path).is_dir():
             if _identity(path) not in by_folder:
                 named.add(_identity(path))
                 found.files.append(path)

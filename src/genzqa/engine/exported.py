@@ -33,7 +33,7 @@ class Layer(BaseModel):
 
 
 class ExportCard(BaseModel):
-    """``export.json``: what was exported, how, and the digests of its files."""
+    """``export.json``: what was exported, how, and the digests of its files; ``integers`` names the graphs that compute in them."""
 
     model_config = ConfigDict(extra="forbid")
     version: Literal[1] = 1
@@ -44,6 +44,7 @@ class ExportCard(BaseModel):
     base_sha256: str
     genzqa: str
     blocks: list[Layer]
+    integers: list[str] = []
     files: dict[str, str]
 
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from genzqa.engine.scoring_pass import ScoringPass
 
 ENCODER, READER = "encoder.xml", "reader.xml"
+LARGE = 200_000_000  # bytes of weights, 50 million parameters in single precision: torch draws the line there as well
 DAY = 86_400  # seconds
 _core: Any = None
 _core_lock = threading.Lock()
@@ -35,22 +36,28 @@ _core_lock = threading.Lock()
 class OpenVINOEngine(Engine):
     """Runs the two graphs of a pass; see `genzqa.engine.graph`.
 
+    Graphs of a large network are compiled for one image, and run on one after another: its timesteps and prompts are enough for one
+    call, and where every size is known beforehand, norms and activations are put together.
+
     Args:
-        encoder, reader: Each an `openvino.Model` or the path of one.
+        encoder, reader: The path of each.
         blocks, size, key: See `Engine`.
         precision: Of the networks.
     """
 
     def __init__(
-        self, encoder: Any, reader: Any, blocks: Sequence[Block], size: int, key: str, *, precision: Precision
+        self, encoder: Path, reader: Path, blocks: Sequence[Block], size: int, key: str, *, precision: Precision
     ) -> None:
         super().__init__(blocks, size, key)
         core = shared_core()
-        self._encoder = _compiled(core, encoder, precision)
-        self._reader = _compiled(core, reader, precision)
+        self._one_by_one = _is_large(reader)
+        self._encoder = _compiled(core, encoder, precision, one_image=self._one_by_one)
+        self._reader = _compiled(core, reader, precision, one_image=self._one_by_one)
 
     def run(self, pixels: Tensor) -> FrameReadings:
         """See `Engine.run`."""
+        if self._one_by_one and len(pixels) > 1:
+            return FrameReadings.joined([self.run(one) for one in torch.split(pixels, 1)])
         try:
             latents = self._encoder(pixels.float().contiguous().numpy())[graph.LATENTS]
             found = self._reader(latents)
@@ -79,8 +86,14 @@ def shared_core() -> Any:
         return _core
 
 
-def _compiled(core: Any, model: Any, precision: Precision) -> Any:
-    model = core.read_model(str(model)) if isinstance(model, Path) else model
+def _is_large(reader: Path) -> bool:
+    return reader.with_suffix(".bin").stat().st_size > LARGE
+
+
+def _compiled(core: Any, path: Path, precision: Precision, *, one_image: bool = False) -> Any:
+    model = core.read_model(str(path))
+    if one_image:
+        model.reshape([1, *list(model.inputs[0].partial_shape)[1:]])
     hints = {"INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16", "PERFORMANCE_HINT": "LATENCY",
              "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
     return core.compile_model(model, "CPU", hints)
@@ -127,27 +140,31 @@ def write_graphs(plan: ScoringPass, folder: Path) -> None:
         ov.save_model(model, str(folder / name), compress_to_fp16=False)
 
 
-def write_integers(folder: Path, photos: Iterable[Tensor]) -> None:
-    """Have the graphs of `write_graphs` read in integers (`genzqa.engine.integers`), and encode as before: what the encoder rounds
-    away is a photo's own detail.
+def write_integers(exact: Path, folder: Path, photos: Sequence[Tensor], parts: Sequence[str]) -> None:
+    """The graphs of `write_graphs`, some of them in integers (`genzqa.engine.integers`); what is there is written over.
 
     Args:
-        folder: With the graphs.
-        photos: Each ``(1, 3, size, size)`` in [-1, 1].
+        exact: Folder with the graphs as they are.
+        folder: Where these are written.
+        photos: For the ranges of what is rounded, each ``(1, 3, size, size)`` in [-1, 1].
+        parts: Which, of `ENCODER` and `READER`.
 
     Raises:
         ConfigError: If this processor cannot; see `require_integers`.
     """
     require_integers()
-    ov, core, made = graph.require("openvino", "openvino"), shared_core(), folder / "integers"
-    encoder, reader = _compiled(core, folder / ENCODER, "fp32"), core.read_model(str(folder / READER))
-    to_integers(reader, (encoder(photo.numpy())[graph.LATENTS] for photo in photos), core)
-    made.mkdir()
-    ov.save_model(reader, str(made / READER), compress_to_fp16=False)
-    del reader  # lets go of the file that is written over
-    for file in made.iterdir():
-        file.replace(folder / file.name)
-    made.rmdir()
+    folder.mkdir(exist_ok=True)
+    ov, core = graph.require("openvino", "openvino"), shared_core()
+    encoder = _compiled(core, exact / ENCODER, "fp32")
+    given = {ENCODER: (photo.numpy() for photo in photos),
+             READER: (encoder(photo.numpy())[graph.LATENTS] for photo in photos)}  # fmt: skip
+    for name, inputs in given.items():
+        model = core.read_model(str(exact / name))
+        if name in parts:
+            to_integers(model, inputs, core)
+        for file in (folder / name, (folder / name).with_suffix(".bin")):
+            file.unlink(missing_ok=True)  # of an attempt before, which may still be mapped
+        ov.save_model(model, str(folder / name), compress_to_fp16=False)
 
 
 def require_integers() -> None:

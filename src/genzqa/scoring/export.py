@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,8 @@ from genzqa.engine.engine import EngineOptions, Precision
 from genzqa.engine.exported import CARD, FRAMES, PARITY, ExportCard, Layer, digests, is_export
 from genzqa.engine.onnx_engine import MODEL
 from genzqa.engine.open import kept_precision, pass_of
-from genzqa.engine.openvino_engine import require_integers, write_graphs, write_integers
-from genzqa.errors import ConfigError, OutputError
+from genzqa.engine.openvino_engine import ENCODER, READER, require_integers, write_graphs, write_integers
+from genzqa.errors import ConfigError, ModelCorruptError, OutputError
 from genzqa.media.image import ImageSource
 from genzqa.media.prepare import prepare_photo
 from genzqa.media.preprocess import to_network
@@ -73,25 +73,61 @@ def export_model(name: str, to: Literal["openvino", "onnx"], folder: Path, *, pr
     precision = _precision(loaded, precision, name)
     taken = _pixels(photos, size)
     with _made_whole(folder) as made:
-        for frames in passes(loaded):
-            place = made / FRAMES if frames else made
-            place.mkdir(exist_ok=True)
-            plan = pass_of(loaded.model, loaded.config, frames=frames)
-            if to == "onnx":
-                graph.to_onnx(plan, place / MODEL)
-            else:
-                write_graphs(plan, place)
-            if precision == "int8":
-                write_integers(place, [photo[None] for photo in taken[::2]])
         (made / CONFIG).write_text(loaded.config.model_dump_json(indent=2) + "\n", "utf-8")
         weights, _ = read_weights(locate_adapter(parse_name(name)) / WEIGHTS)
         save_file({key: value for key, value in weights.items() if key.startswith(VIDEO_PARTS)}, made / WEIGHTS)
-        card = _card(made, loaded, to, precision)
-        (made / CARD).write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
-        found = parity(made, card, loaded, taken[1::2] if photos else probe_images(size))
-        (made / PARITY).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-        require_close(found, precision, name)
+        if precision == "int8":
+            with tempfile.TemporaryDirectory(dir=made.parent, prefix=".exporting-") as exact:
+                _write_graphs(Path(exact), loaded, to)
+                return _in_integers(Path(exact), made, loaded, name, taken)
+        _write_graphs(made, loaded, to)
+        return _checked(made, loaded, name, _card(loaded, to, precision), probe_images(size))
+
+
+def _write_graphs(folder: Path, loaded: LoadedScorer, to: Literal["openvino", "onnx"]) -> None:
+    for frames in passes(loaded):
+        place = folder / FRAMES if frames else folder
+        place.mkdir(exist_ok=True)
+        plan = pass_of(loaded.model, loaded.config, frames=frames)
+        if to == "onnx":
+            graph.to_onnx(plan, place / MODEL)
+        else:
+            write_graphs(plan, place)
+
+
+def _in_integers(exact: Path, folder: Path, loaded: LoadedScorer, name: str, pixels: Tensor) -> dict[str, float]:
+    """Write the graphs of ``exact`` in integers, as many of them as keep the scores; raise `ModelCorruptError` if none does."""
+
+    def attempt(parts: tuple[str, ...]) -> dict[str, float]:
+        for frames in passes(loaded):
+            sub = FRAMES if frames else ""
+            write_integers(exact / sub, folder / sub, [photo[None] for photo in pixels[::2]], parts)
+        return _checked(folder, loaded, name, _card(loaded, "openvino", "int8", parts), pixels[1::2])
+
+    with suppress(ModelCorruptError):
+        return attempt((ENCODER, READER))
+    return attempt((READER,))
+
+
+def _checked(folder: Path, loaded: LoadedScorer, name: str, card: ExportCard, pixels: Tensor) -> dict[str, float]:
+    """Write the card and the parity; raise `ModelCorruptError` unless the graphs give the model's scores."""
+    card = card.model_copy(update={"files": digests(folder)})
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
+    found = parity(folder, card, loaded, pixels)
+    (folder / PARITY).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    require_close(found, card.precision, name)
     return found
+
+
+def _card(
+    loaded: LoadedScorer, to: Literal["openvino", "onnx"], precision: Precision, integers: Sequence[str] = ()
+) -> ExportCard:
+    """Without the digests, which `_checked` adds."""
+    return ExportCard(
+        backend=to, precision=precision, integers=[Path(part).stem for part in integers], model=loaded.config.name,
+        weights_sha256=loaded.weights_sha256, base_sha256=loaded.base_sha256, genzqa=__version__,
+        blocks=[Layer(**vars(block)) for block in loaded.model.blocks], files={},
+    )  # fmt: skip
 
 
 def _require_photos(count: int, precision: Precision) -> None:
@@ -136,11 +172,3 @@ def _made_whole(folder: Path) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", subject=str(folder)) from None
-
-
-def _card(folder: Path, loaded: LoadedScorer, to: Literal["openvino", "onnx"], precision: Precision) -> ExportCard:
-    return ExportCard(
-        backend=to, precision=precision, model=loaded.config.name,
-        weights_sha256=loaded.weights_sha256, base_sha256=loaded.base_sha256, genzqa=__version__,
-        blocks=[Layer(**vars(block)) for block in loaded.model.blocks], files=digests(folder),
-    )  # fmt: skip
