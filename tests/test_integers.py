@@ -112,6 +112,7 @@ def test_where_the_encoder_loses_too_much_it_stays_as_it_is(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["int8"]
     ours, theirs = (genzqa.load(f"local-dir:{one}") for one in (tmp_path / "out" / "int8", exported))
     assert ours.score(EXAMPLES[0]).raw != theirs.score(EXAMPLES[0]).raw
+    assert ours.provenance.weights_sha256 != theirs.provenance.weights_sha256  # another model to whoever keeps scores
 
 
 def test_the_denoiser_of_a_trained_model_keeps_its_scores_in_integers(photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +48,13 @@ class ExportCard(BaseModel):
     integers: list[str] = []
     files: dict[str, str]
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 that names the weights: the model's own, or, where they are rounded to integers by photos, that of the graphs."""
+        if not self.integers:
+            return self.weights_sha256
+        return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items())).encode()).hexdigest()
+
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds an exported model."""
@@ -84,7 +92,7 @@ def open_export(name: str, options: EngineOptions) -> OpenModel:
         return made[0]
 
     return OpenModel(
-        config=config, name=card.model, weights_sha256=card.weights_sha256, base_sha256=card.base_sha256, blocks=blocks,
+        config=config, name=card.model, weights_sha256=card.identity, base_sha256=card.base_sha256, blocks=blocks,
         photos=photos, frames=frames, modulator=modulator, motion=motion,
         options=EngineOptions(backend=card.backend, precision=card.precision),
     )  # fmt: skip
@@ -97,7 +105,7 @@ def engine_of(folder: Path, card: ExportCard, config: ScorerConfig) -> Engine:
         ConfigError: If its runtime is not installed, or this processor would give other scores in its precision.
     """
     blocks = [Block(**layer.model_dump()) for layer in card.blocks]
-    size, key = config.preprocessing.size, f"{card.backend}/{card.precision}/{card.weights_sha256}/{folder.name}"
+    size, key = config.preprocessing.size, f"{card.backend}/{card.precision}/{card.identity}/{folder.name}"
     if card.backend == "onnx":
         return OnnxEngine(folder / MODEL, blocks, size, key)
     if card.precision == "int8":
