@@ -53,7 +53,9 @@ class ExportCard(BaseModel):
         """SHA-256 that names the weights: the model's own, or, where they are rounded to integers by photos, that of the graphs."""
         if not self.integers:
             return self.weights_sha256
-        return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items())).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items())).encode()
+        ).hexdigest()
 
 
 def is_export(folder: Path) -> bool:
