@@ -12,14 +12,15 @@ from fastapi.openapi.utils import get_openapi
 from genzqa.result import SCHEMA
 
 _PROVENANCE = {
-    "model": "mini", "base": "mini", "weights_sha256": "30" * 32, "base_sha256": "72" * 32,
+    "model": "mini", "base": "mini", "weights_sha256": "89a4f7c41e32e3a47049e9bd7c555f44095ba274057c575b21dea20444c37dfb",
+    "base_sha256": "71d91cda3e3c46992b37a57d761432250007f395b005226239f4430c65c1f594",
     "preprocessing": "bicubic-antialias-448x448-chroma1.5", "timesteps": [50], "seed": 2406,
     "backend": "torch", "precision": "fp32", "version": "0.1.0",
 }  # fmt: skip
 _SCORED = {
-    "schema": SCHEMA, "input": "lighthouse.jpg", "kind": "image", "status": "ok", "score": 79.182, "raw": 75.341209,
-    "interval": [53.2, 89.1], "grade": "good", "percentile": 88.4, **_PROVENANCE, "width": 512, "height": 768, "notes": [],
-    "seconds": 0.31,
+    "schema": SCHEMA, "input": "lighthouse.jpg", "kind": "image", "status": "ok", "score": 85.7816, "raw": 84.68692,
+    "interval": [44.2548, 94.4691], "grade": "excellent", "percentile": 99.0, **_PROVENANCE, "width": 512, "height": 768, "notes": [],
+    "seconds": 0.17,
 }  # fmt: skip
 _FAILED = {
     "schema": SCHEMA, "input": "notes.pdf", "kind": "image", "status": "error", **_PROVENANCE,
