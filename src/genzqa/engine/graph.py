@@ -109,7 +109,8 @@ def _converted(module: nn.Module, input_name: str, example: Tensor, outputs: Seq
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with _quiet(), torch.no_grad():
-        decoder = TorchScriptPythonDecoder(module.eval(), example_input=(example,))
+        # a trace is not traced and run again to compare: at full size that is minutes, and exports are compared with the model itself
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=(example,), trace_kwargs={"check_trace": False})
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     parameter = model.inputs[0].get_node()
