@@ -361,6 +361,10 @@ def test_openvino_runs_a_large_network_on_one_photo_after_another(
     torch.testing.assert_close(found.block_scores, small.block_scores, atol=1e-3, rtol=0)
     assert [len(query) for query in found.queries] == [len(query) for query in small.queries]
     torch.testing.assert_close(large.run(pixels[1:2]).raw, found.raw[1:2], atol=0, rtol=0)
+    sizes: list[int] = []
+    monkeypatch.setattr(large, "run", lambda part, run=large.run: (sizes.append(len(part)), run(part))[1])
+    assert len(large.read(pixels[:1].repeat(MANY, 1, 1, 1)).raw) == MANY
+    assert sizes == [1] * MANY  # nothing is read again to find out how many are fastest
 
 
 def test_openvino_gives_the_scores_of_torch(small_video_scorer: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def to_integers(model: Any, inputs: Iterable[npt.NDArray[np.float32]], core: Any
     return len(layers)
 
 
-def exact(core: Any) -> bool:
+def adds_exactly(core: Any) -> bool:
     """Whether this processor adds up products of eight-bit integers as they are.
 
     One without instructions for that (VNNI on x86) adds two of them in 16 bits, where large ones are cut off, and every score is

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from genzqa.engine import graph
+from genzqa.engine.batch_size import Way
 from genzqa.engine.engine import Engine, Precision
-from genzqa.engine.integers import exact, to_integers
+from genzqa.engine.integers import adds_exactly, to_integers
 from genzqa.errors import ConfigError
 from genzqa.model.cross_attention import Block
 from genzqa.model.genzvqa import FrameReadings
@@ -51,6 +52,8 @@ class OpenVINOEngine(Engine):
         super().__init__(blocks, size, key)
         core = shared_core()
         self._one_by_one = _is_large(reader)
+        if self._one_by_one:
+            self._way = Way(1)  # known: to find it out, photos would be read several times over
         self._encoder = _compiled(core, encoder, precision, one_image=self._one_by_one)
         self._reader = _compiled(core, reader, precision, one_image=self._one_by_one)
 
@@ -173,6 +176,6 @@ def require_integers() -> None:
     Raises:
         ConfigError: If this processor cuts off sums of integers of eight bits, or the extra is not installed.
     """
-    if not exact(shared_core()):
+    if not adds_exactly(shared_core()):
         raise ConfigError("this processor does not add up products of eight-bit integers as they are: scores would be others",
                           hint="use a processor with VNNI instructions, or export the model in bf16 or fp32")  # fmt: skip
